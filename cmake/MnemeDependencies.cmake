@@ -1,0 +1,27 @@
+# Libraries from Debian; docs/dependencies.md says what each is for. scripts/setup installs them.
+find_package(PkgConfig REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+
+# Header-only packages without a CMake config of their own.
+add_library(mneme_json INTERFACE)   # nlohmann-json
+find_path(NLOHMANN_JSON_INCLUDE nlohmann/json.hpp REQUIRED)
+target_include_directories(mneme_json SYSTEM INTERFACE ${NLOHMANN_JSON_INCLUDE})
+
+pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
+
+if(NOT CMAKE_CROSSCOMPILING)
+  find_package(dnnl REQUIRED)
+  pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+  pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+  pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+  pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+  pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
+  find_path(CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
+  find_path(HTTPLIB_INCLUDE httplib.h REQUIRED)
+  find_path(TOMLPLUSPLUS_INCLUDE toml++/toml.h REQUIRED)
+endif()
+
+if(MNEME_TESTS)
+  find_package(GTest REQUIRED)
+endif()

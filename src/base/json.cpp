@@ -1,0 +1,22 @@
+#include "base/json.h"
+
+#include "base/error.h"
+
+namespace mneme {
+
+Json parse_json(std::string_view text, std::string_view what, int max_depth) {
+  const auto limit_depth = [&](int depth, Json::parse_event_t, Json&) {
+    if (depth > max_depth) fail(ErrorCode::kCorruptData, "[parse JSON] {}: nested deeper than {}", what, max_depth);
+    return true;
+  };
+  try {
+    return Json::parse(text, limit_depth);
+  } catch (const nlohmann::json::exception& e) {
+    // Keep the library's reason ("... at line 3, column 7: ...") without its own prefix.
+    std::string_view reason = e.what();
+    if (const size_t bracket = reason.find("] "); bracket != std::string_view::npos) reason.remove_prefix(bracket + 2);
+    fail(ErrorCode::kCorruptData, "[parse JSON] {}: {}", what, reason);
+  }
+}
+
+}  // namespace mneme

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace mneme::cli {
+
+/// Options that every command takes.
+struct GlobalOptions {
+  bool json = false;     ///< Machine-readable output on stdout.
+  bool verbose = false;
+  int threads = 0;       ///< 0: all cores of the process.
+};
+
+/// Each adds one subcommand to `app`. The subcommand's callback does the work and throws mneme::Error; main() prints it.
+/// `global` outlives the parse and is filled before a callback runs.
+
+}  // namespace mneme::cli

@@ -1,0 +1,57 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <exception>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/parallel.h"
+#include "cli/commands.h"
+
+namespace {
+
+constexpr const char* kDescription =
+    "mneme runs language models on the memory you have.\n"
+    "Start with:  mneme run MODEL.gguf --memory 4G        Help on a command:  mneme COMMAND --help";
+
+/// One line for a person, one JSON object for a machine; the process ends with status 1.
+int report(const mneme::Error& error, bool json) {
+  if (json) {
+    mneme::Json body = {{"error", {{"code", mneme::error_code_name(error.code())}, {"message", error.what()}}}};
+    if (!error.hint().empty()) body["error"]["hint"] = error.hint();
+    fmt::print(stderr, "{}\n", body.dump(-1, ' ', false, mneme::Json::error_handler_t::replace));
+  } else if (error.hint().empty()) {
+    fmt::print(stderr, "error: {}\n", error.what());
+  } else {
+    fmt::print(stderr, "error: {} ({})\n", error.what(), error.hint());
+  }
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace mneme::cli;
+  CLI::App app{kDescription, "mneme"};
+  GlobalOptions global;
+  app.add_flag("--json", global.json, "Print results as JSON on stdout");
+  app.add_flag("-v,--verbose", global.verbose, "Say more on stderr");
+  app.add_option("-t,--threads", global.threads, "Worker threads (default: all cores)")->check(CLI::Range(1, 1024));
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.parse_complete_callback([&] {
+    if (global.threads > 0) mneme::set_n_threads(global.threads);
+    if (global.verbose) mneme::set_log_level(spdlog::level::info);
+  });
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e);
+  } catch (const mneme::Error& e) {
+    return report(e, global.json);
+  } catch (const std::exception& e) {
+    return report(mneme::Error(mneme::ErrorCode::kIo, e.what()), global.json);
+  }
+}

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "budget/buffer.h"
+#include "tensor/tensor.h"
+
+/// Products of a stored weight matrix with activations: y[t, r] = sum over k of W[r, k] * x[t, k].
+namespace mneme::kernels {
+
+/// How the bytes of a matrix are arranged.
+enum class Layout : uint8_t {
+  kPlain,   ///< Rows of GGUF blocks as in the file.
+  kPacked,  ///< Re-arranged by pack_matrix() for this processor; same bytes of information, never written to a file.
+};
+
+/// A weight matrix as the product kernels see it. Does not own its bytes.
+struct Matrix {
+  DType dtype = DType::kF32;
+  Layout layout = Layout::kPlain;
+  size_t rows = 0, columns = 0;
+  const std::byte* data = nullptr;
+
+  static Matrix from(const TensorView& view) {
+    return {view.dtype, Layout::kPlain, static_cast<size_t>(view.rows()), static_cast<size_t>(view.columns()), view.data};
+  }
+};
+
+/// True when products with this type are implemented (all types that decode are).
+bool can_multiply(DType dtype);
+
+/// Bytes of the packed layout of a rows x columns matrix, or 0 when this processor gains nothing from packing it.
+size_t packed_bytes(DType dtype, size_t rows, size_t columns);
+/// Re-arranges `plain` into packed_bytes() bytes at `out` (64-byte aligned). Parallel inside.
+Matrix pack_matrix(const Matrix& plain, std::byte* out);
+
+/// The activations of one layer input, prepared once and shared by all matrices that read it (q, k and v; gate and up).
+/// Forms (8-bit blocks, bf16) are made when a product first needs them and kept until the next set().
+/// Not thread-safe; the products themselves are parallel inside.
+class MatmulInput {
+ public:
+  /// Working memory comes from `ledger` under Tag::kScratch and grows to the largest input seen.
+  explicit MatmulInput(Ledger& ledger);
+  /// Points at n_tokens x columns floats, row stride `columns`. They must stay unchanged while products run.
+  void set(const float* x, size_t n_tokens, size_t columns);
+
+  const float* x() const { return x_; }
+  size_t n_tokens() const { return n_tokens_; }
+  size_t columns() const { return columns_; }
+
+ private:
+  friend struct MatmulInputForms;
+  Ledger* ledger_;
+  const float* x_ = nullptr;
+  size_t n_tokens_ = 0, columns_ = 0;
+};
+
+/// Upper bound of the working memory that MatmulInput and matmul() take for inputs of up to n_tokens x columns, bytes.
+size_t matmul_scratch_bytes(size_t n_tokens, size_t columns);
+
+/// y[t * y_stride + r] = W[r] . x[t] (+ bias[r]) for all tokens and rows; bias may be null. y must not overlap x.
+/// The result of a token does not depend on the other tokens of the call.
+void matmul(const Matrix& w, MatmulInput& x, const float* bias, float* y, size_t y_stride);
+
+}  // namespace mneme::kernels

@@ -1,0 +1,88 @@
+#include "tensor/dtype.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cctype>
+
+#include "tensor/codecs.h"
+
+namespace mneme {
+namespace {
+
+using namespace codecs;
+
+constexpr DTypeInfo kTable[] = {
+    {DType::kF32, "F32", 1, 4, decode_f32, encode_f32},
+    {DType::kF16, "F16", 1, 2, decode_f16, encode_f16},
+    {DType::kQ4_0, "Q4_0", 32, 18, decode_q4_0, nullptr},
+    {DType::kQ4_1, "Q4_1", 32, 20, nullptr, nullptr},
+    {DType::kQ5_0, "Q5_0", 32, 22, nullptr, nullptr},
+    {DType::kQ5_1, "Q5_1", 32, 24, nullptr, nullptr},
+    {DType::kQ8_0, "Q8_0", 32, 34, decode_q8_0, nullptr},
+    {DType::kQ8_1, "Q8_1", 32, 36, nullptr, nullptr},
+    {DType::kQ2_K, "Q2_K", 256, 84, nullptr, nullptr},
+    {DType::kQ3_K, "Q3_K", 256, 110, nullptr, nullptr},
+    {DType::kQ4_K, "Q4_K", 256, 144, nullptr, nullptr},
+    {DType::kQ5_K, "Q5_K", 256, 176, nullptr, nullptr},
+    {DType::kQ6_K, "Q6_K", 256, 210, nullptr, nullptr},
+    {DType::kQ8_K, "Q8_K", 256, 292, nullptr, nullptr},
+    {DType::kIQ2_XXS, "IQ2_XXS", 256, 66, nullptr, nullptr},
+    {DType::kIQ2_XS, "IQ2_XS", 256, 74, nullptr, nullptr},
+    {DType::kIQ3_XXS, "IQ3_XXS", 256, 98, nullptr, nullptr},
+    {DType::kIQ1_S, "IQ1_S", 256, 50, nullptr, nullptr},
+    {DType::kIQ4_NL, "IQ4_NL", 32, 18, nullptr, nullptr},
+    {DType::kIQ3_S, "IQ3_S", 256, 110, nullptr, nullptr},
+    {DType::kIQ2_S, "IQ2_S", 256, 82, nullptr, nullptr},
+    {DType::kIQ4_XS, "IQ4_XS", 256, 136, nullptr, nullptr},
+    {DType::kI8, "I8", 1, 1, nullptr, nullptr},
+    {DType::kI16, "I16", 1, 2, nullptr, nullptr},
+    {DType::kI32, "I32", 1, 4, nullptr, nullptr},
+    {DType::kI64, "I64", 1, 8, nullptr, nullptr},
+    {DType::kF64, "F64", 1, 8, nullptr, nullptr},
+    {DType::kIQ1_M, "IQ1_M", 256, 56, nullptr, nullptr},
+    {DType::kBF16, "BF16", 1, 2, decode_bf16, encode_bf16},
+    {DType::kTQ1_0, "TQ1_0", 256, 54, nullptr, nullptr},
+    {DType::kTQ2_0, "TQ2_0", 256, 66, nullptr, nullptr},
+    {DType::kMXFP4, "MXFP4", 32, 17, nullptr, nullptr},
+    {DType::kNVFP4, "NVFP4", 64, 36, nullptr, nullptr},
+    {DType::kQ1_0, "Q1_0", 128, 18, nullptr, nullptr},
+    {DType::kQ2_0, "Q2_0", 64, 18, nullptr, nullptr},
+};
+
+bool equal_ignoring_case(std::string_view a, std::string_view b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](unsigned char x, unsigned char y) {
+    return std::tolower(x) == std::tolower(y);
+  });
+}
+
+}  // namespace
+
+const DTypeInfo* find_dtype(uint32_t gguf_id) {
+  for (const DTypeInfo& info : kTable) {
+    if (static_cast<uint32_t>(info.dtype) == gguf_id) return &info;
+  }
+  return nullptr;
+}
+
+const DTypeInfo* find_dtype(std::string_view name) {
+  for (const DTypeInfo& info : kTable) {
+    if (equal_ignoring_case(info.name, name)) return &info;
+  }
+  return nullptr;
+}
+
+const DTypeInfo& dtype_info(DType dtype) {
+  const DTypeInfo* info = find_dtype(static_cast<uint32_t>(dtype));
+  assert(info != nullptr);
+  return *info;
+}
+
+std::span<const DTypeInfo> all_dtypes() { return kTable; }
+
+size_t row_bytes(DType dtype, size_t elements) {
+  const DTypeInfo& info = dtype_info(dtype);
+  assert(elements % info.block_elements == 0);
+  return elements / info.block_elements * info.block_bytes;
+}
+
+}  // namespace mneme
