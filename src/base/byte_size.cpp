@@ -27,14 +27,11 @@ uint64_t parse_scaled(std::string_view text, std::string_view what, bool byte_su
       case 'M': shift = 20; break;
       case 'G': shift = 30; break;
       case 'T': shift = 40; break;
-      case 'B': break;
-      default: reject();
+      default:
+        if (!byte_suffix || unit.size() != 1 || std::toupper(static_cast<unsigned char>(unit.front())) != 'B') reject();
     }
-    const bool plain_bytes = unit == "B" || unit == "b";
-    if (plain_bytes && !byte_suffix) reject();
     unit.remove_prefix(1);
-    const bool known = unit.empty() || (byte_suffix && !plain_bytes && (unit == "B" || unit == "iB"));
-    if (!known) reject();
+    if (!unit.empty() && !(byte_suffix && (unit == "B" || unit == "iB"))) reject();
   }
   const double bytes = std::ldexp(number, shift);
   if (bytes >= 9.2e18) reject();
