@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "budget/buffer.h"
 #include "tensor/tensor.h"
@@ -49,9 +50,12 @@ class MatmulInput {
   size_t n_tokens() const { return n_tokens_; }
   size_t columns() const { return columns_; }
 
+  /// Working memory of the products: at least n floats, grown when needed.
+  std::span<float> row_scratch(size_t n);
+
  private:
-  friend struct MatmulInputForms;
   Ledger* ledger_;
+  Buffer rows_;
   const float* x_ = nullptr;
   size_t n_tokens_ = 0, columns_ = 0;
 };
