@@ -7,6 +7,16 @@
 
 namespace mneme {
 
+uint64_t WeightMatrix::resident_bytes(bool pack) const {
+  const size_t repacked = pack ? kernels::packed_bytes(stored.dtype, rows(), columns()) : 0;
+  return repacked > 0 ? repacked : stored.bytes();
+}
+
+void WeightMatrix::release_stored(size_t offset, size_t length) const {
+  if (mapping == nullptr) return;
+  mapping->release(static_cast<size_t>(stored.data - mapping->bytes().data()) + offset, length);
+}
+
 void Linear::apply(kernels::MatmulInput& x, float* y, size_t y_stride) const {
   kernels::matmul(weight->active, x, bias, y, y_stride);
 }

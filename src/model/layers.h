@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/mapped_file.h"
 #include "budget/buffer.h"
 #include "kernels/matmul.h"
 #include "tensor/tensor.h"
@@ -18,8 +19,12 @@ struct WeightMatrix {
   TensorView stored;         ///< As in the file.
   kernels::Matrix active;    ///< What products read: `stored`, or the packed copy.
   Buffer packed;             ///< Owns the packed copy, when there is one.
-  bool gathered = false;     ///< Rows are also looked up one by one (token embeddings).
+  const MappedFile* mapping = nullptr;  ///< The file that `stored` lies in; null when it is in owned memory.
 
+  /// Bytes that stay resident for products: the packed copy if `pack` and the processor wants one, else the stored form.
+  uint64_t resident_bytes(bool pack) const;
+  /// Gives the pages of the stored bytes [offset, offset + length) back, when they belong to a file.
+  void release_stored(size_t offset, size_t length) const;
   size_t rows() const { return static_cast<size_t>(stored.rows()); }
   size_t columns() const { return static_cast<size_t>(stored.columns()); }
 };

@@ -24,6 +24,31 @@ const float* ModelWeights::zeros(uint64_t size) {
   return zeros_.back().data();
 }
 
+uint64_t ModelWeights::resident_bytes(bool pack) const {
+  uint64_t sum = 0;
+  for (const auto& matrix : matrices) sum += matrix->resident_bytes(pack);
+  for (const Buffer& vector : vectors) sum += vector.size();
+  return sum;
+}
+
+void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint64_t)>& progress) {
+  uint64_t done = 0;
+  for (const auto& matrix : matrices) {
+    const TensorView& stored = matrix->stored;
+    const size_t packed = pack ? kernels::packed_bytes(stored.dtype, matrix->rows(), matrix->columns()) : 0;
+    if (packed > 0) {
+      matrix->packed = Buffer(ledger, Tag::kWeights, packed, matrix->name);
+      matrix->active = kernels::pack_matrix(kernels::Matrix::from(stored), matrix->packed.data());
+      matrix->release_stored(0, stored.bytes());
+    } else if (matrix->mapping != nullptr) {
+      mapped_.push_back(ledger.reserve(Tag::kWeights, stored.bytes(), matrix->name));
+      matrix->mapping->will_need(static_cast<size_t>(stored.data - matrix->mapping->bytes().data()), stored.bytes());
+    }
+    done += stored.bytes();
+    progress(done);
+  }
+}
+
 std::unique_ptr<Model> Model::build(const ModelFile& file, Ledger& ledger, uint64_t run_context) {
   auto model = std::make_unique<Model>();
   const ArchitectureBuilder builder = find_architecture(file.metadata().get_string("general.architecture"));
@@ -74,6 +99,11 @@ void Model::embed(const Batch& batch, float* x) const {
       }
     }
   });
+  if (token_embedding->packed.size() > 0) {
+    // Products read the packed copy; the looked-up rows would pile up beside it.
+    const size_t bytes = row_bytes(token_embedding->stored.dtype, width);
+    for (int32_t token : batch.tokens) token_embedding->release_stored(static_cast<size_t>(token) * bytes, bytes);
+  }
   if (embedding_norm) embedding_norm.apply(x, batch.tokens.size(), width, x);
 }
 

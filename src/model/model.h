@@ -20,6 +20,12 @@ struct ModelWeights {
   std::vector<std::unique_ptr<WeightMatrix>> matrices;
   std::deque<Buffer> vectors;  ///< Small tensors that had to be converted to f32.
 
+  /// Bytes that stay resident once loaded.
+  uint64_t resident_bytes(bool pack) const;
+  /// Makes the weights ready for products: packs what gains from it (when `pack`), counts everything in `ledger`.
+  /// `progress(bytes)` is called after each matrix with the stored bytes done. Throws Error(kOutOfBudget).
+  void load(Ledger& ledger, bool pack, const std::function<void(uint64_t)>& progress);
+
   /// A matrix without bytes and a vector of zeros, for loading to go on after a problem was noted.
   const WeightMatrix* empty_matrix(uint64_t rows, uint64_t columns);
   const float* zeros(uint64_t size);
@@ -27,6 +33,7 @@ struct ModelWeights {
  private:
   std::vector<std::unique_ptr<WeightMatrix>> empty_;
   std::deque<std::vector<float>> zeros_;
+  std::vector<Reservation> mapped_;  ///< Of the matrices that are used as they lie in the file.
 };
 
 /// One layer: a sequence mixer and a channel mixer, each with a norm and a residual connection.

@@ -45,6 +45,10 @@ WeightMatrix* WeightLoader::add_matrix(const std::string& name, const TensorView
   matrix->name = name;
   matrix->stored = view;
   matrix->active = kernels::Matrix::from(view);
+  for (const MappedFile& file : file_.files()) {
+    const auto bytes = file.bytes();
+    if (view.data >= bytes.data() && view.data < bytes.data() + bytes.size()) matrix->mapping = &file;
+  }
   weights_.matrices.push_back(std::move(matrix));
   return weights_.matrices.back().get();
 }
@@ -79,9 +83,7 @@ Linear WeightLoader::expert(std::string_view name, uint64_t n_experts, uint64_t 
 const WeightMatrix* WeightLoader::table(std::string_view name, uint64_t rows, uint64_t width) {
   const NamedTensor* tensor = find(prefix_ + std::string(name), {rows, width});
   if (tensor == nullptr) return weights_.empty_matrix(rows, width);
-  WeightMatrix* matrix = add_matrix(tensor->name, tensor->view);
-  matrix->gathered = true;
-  return matrix;
+  return add_matrix(tensor->name, tensor->view);
 }
 
 uint64_t WeightLoader::rows_of(std::string_view name, uint64_t least) const {
