@@ -70,7 +70,6 @@ struct GenerationRequest {
   SamplingOptions sampling;
   std::vector<std::string> stop;     ///< Not empty strings.
   std::unique_ptr<GrammarState> grammar;  ///< Restricts the answer; null: free.
-  bool ignore_end = false;           ///< Go on when the model wants to end.
   int n_logprobs = -1;               ///< >= 0: report log-probabilities and this many alternatives.
   std::shared_ptr<Conversation> conversation;  ///< Continue and keep a sequence; null: start empty, keep nothing.
   std::function<void(const GenerationEvent&)> on_event;  ///< Called on the scheduler's thread; may cancel requests.

@@ -259,8 +259,7 @@ void Scheduler::deliver(Active& active, std::span<const float> logits) {
     active.sampler.log_probabilities(logits, generated, static_cast<size_t>(request.n_logprobs));
   }
   active.sampler.accept(generated.token);
-  const bool ends = engine_.tokenizer().is_end_of_generation(generated.token);
-  if (ends && !request.ignore_end) {
+  if (engine_.tokenizer().is_end_of_generation(generated.token)) {
     finish(active, FinishReason::kEnd);
     return;
   }
