@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "engine/plan.h"
 #include "model/model.h"
 #include "model/tokenizer/tokenizer.h"

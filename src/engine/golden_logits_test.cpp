@@ -109,7 +109,9 @@ TEST_P(GoldenLogits, MatchTheReferenceInAnyChunks) {
   const Bound bound = bound_of(name);
   RecordProperty("worst", std::to_string(worst));
   printf("    %-20s worst %.2e  nmse %.2e\n", name.c_str(), worst, squared / variance);
-  if (bound.absolute > 0) EXPECT_LE(worst, bound.absolute) << "position " << at / 512 << ", token " << at % 512;
+  if (bound.absolute > 0) {
+    EXPECT_LE(worst, bound.absolute) << "position " << at / 512 << ", token " << at % 512;
+  }
   EXPECT_LE(squared / variance, bound.normalised_mse);
 
   // Chunks do not change the sums: every product and every attention row is computed the same way in any batch.
@@ -129,8 +131,8 @@ INSTANTIATE_TEST_SUITE_P(Models, GoldenLogits,
                                          "llama256-Q4_1", "llama256-Q5_0", "llama256-Q5_1", "llama256-Q2_K", "llama256-Q3_K_M",
                                          "llama256-Q4_K_M", "llama256-Q5_K_M", "llama256-Q6_K", "llama256-IQ4_NL",
                                          "llama256-IQ4_XS", "llama256-TQ1_0", "llama256-TQ2_0"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& model) {
+                           std::string name = model.param;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
