@@ -7,17 +7,9 @@
 
 #include "base/atomic_file.h"
 #include "weights/model_file.h"
+#include "weights/tensor_source.h"
 
 namespace mneme {
-
-/// Name, type and shape of a tensor whose bytes come later.
-struct TensorInfo {
-  std::string name;
-  DType dtype = DType::kF32;
-  Shape shape;
-
-  uint64_t bytes() const { return row_bytes(dtype, shape.from_last(0)) * (shape.elements() / shape.from_last(0)); }
-};
 
 /// Writes a GGUF v3 file in one pass: metadata and all tensor infos first, then the bytes of the tensors in that order,
 /// in pieces of any size. The file appears under its name when finish() returns, or not at all.
