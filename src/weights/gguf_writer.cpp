@@ -39,8 +39,8 @@ GgufWriter::GgufWriter(const std::string& path, const Metadata& metadata, std::v
   check_tensors(tensors_, path);
   alignment_ = metadata.find_u64("general.alignment").value_or(alignment_);
   if (!std::has_single_bit(alignment_) || alignment_ < 8 || alignment_ > (uint64_t{1} << 20)) {
-    fail(ErrorCode::kInvalidArgument, "[write GGUF] expected an alignment that is a power of two from 8, found {}, in {}",
-         alignment_, path);
+    fail(ErrorCode::kInvalidArgument,
+         "[write GGUF] expected an alignment that is a power of two from 8, found {}, in {}", alignment_, path);
   }
   file_.write("GGUF");
   number(kVersion);

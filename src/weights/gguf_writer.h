@@ -19,8 +19,8 @@ class GgufWriter {
   /// Error(kInvalidArgument) for names or shapes that the format cannot hold, Error(kIo) when the disk refuses.
   GgufWriter(const std::string& path, const Metadata& metadata, std::vector<TensorInfo> tensors);
 
-  /// Appends bytes to the current tensor and goes on to the next when it is complete. A piece must not reach over the end
-  /// of a tensor.
+  /// Appends bytes to the current tensor and goes on to the next when it is complete. A piece must not reach over the
+  /// end of a tensor.
   void write(std::span<const std::byte> bytes);
   /// Makes the file durable. All tensors must be complete.
   void finish();

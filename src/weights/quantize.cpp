@@ -98,8 +98,10 @@ DType value_type(const QuantRecipe& recipe, const ModelFacts& facts, size_t laye
     case DType::kQ4_K:
       if (recipe.mix == QuantMix::kMedium && sensitive) return DType::kQ6_K;
       return recipe.mix == QuantMix::kSmall && layer < 4 ? DType::kQ5_K : recipe.base;
-    case DType::kQ5_K: return recipe.mix == QuantMix::kMedium && sensitive ? DType::kQ6_K : recipe.base;
-    default: return recipe.base;
+    case DType::kQ5_K:
+      return recipe.mix == QuantMix::kMedium && sensitive ? DType::kQ6_K : recipe.base;
+    default:
+      return recipe.base;
   }
 }
 
@@ -117,8 +119,10 @@ DType down_type(const QuantRecipe& recipe, const ModelFacts& facts, size_t layer
     case DType::kQ4_K:
       if (recipe.mix == QuantMix::kMedium && sensitive) return DType::kQ6_K;
       return recipe.mix == QuantMix::kSmall && first ? DType::kQ5_K : recipe.base;
-    case DType::kQ5_K: return recipe.mix == QuantMix::kMedium && sensitive ? DType::kQ6_K : recipe.base;
-    default: return recipe.base;
+    case DType::kQ5_K:
+      return recipe.mix == QuantMix::kMedium && sensitive ? DType::kQ6_K : recipe.base;
+    default:
+      return recipe.base;
   }
 }
 
@@ -152,7 +156,8 @@ DType mixed_type(const QuantRecipe& recipe, const ModelFacts& facts, std::string
   const auto layer = layer_of(name);
   if (recipe.mix == QuantMix::kPlain || !layer) return recipe.base;
   // With eight experts the attention is a small part of the file.
-  if (facts.n_experts == 8 && (name.ends_with(".attn_v.weight") || name.ends_with(".attn_k.weight"))) return DType::kQ8_0;
+  if (facts.n_experts == 8 && (name.ends_with(".attn_v.weight") || name.ends_with(".attn_k.weight")))
+    return DType::kQ8_0;
   if (name.ends_with(".attn_v.weight")) return value_type(recipe, facts, *layer);
   if (name.ends_with(".ffn_down.weight") || name.ends_with(".ffn_down_exps.weight")) {
     return down_type(recipe, facts, *layer);
@@ -166,16 +171,23 @@ DType next_smaller_blocks(DType dtype) {
   switch (dtype) {
     case DType::kQ2_K:
     case DType::kQ3_K:
-    case DType::kIQ4_XS: return DType::kIQ4_NL;
-    case DType::kQ4_K: return DType::kQ5_0;
-    case DType::kQ5_K: return DType::kQ5_1;
-    case DType::kQ6_K: return DType::kQ8_0;
-    case DType::kNVFP4: return DType::kMXFP4;
+    case DType::kIQ4_XS:
+      return DType::kIQ4_NL;
+    case DType::kQ4_K:
+      return DType::kQ5_0;
+    case DType::kQ5_K:
+      return DType::kQ5_1;
+    case DType::kQ6_K:
+      return DType::kQ8_0;
+    case DType::kNVFP4:
+      return DType::kMXFP4;
     case DType::kTQ1_0:
     case DType::kTQ2_0:
     case DType::kQ1_0:
-    case DType::kQ2_0: return DType::kQ4_0;
-    default: return DType::kF16;
+    case DType::kQ2_0:
+      return DType::kQ4_0;
+    default:
+      return DType::kF16;
   }
 }
 
@@ -190,7 +202,9 @@ bool is_float(DType dtype) {
 
 }  // namespace
 
-std::span<const QuantRecipe> quant_recipes() { return kRecipes; }
+std::span<const QuantRecipe> quant_recipes() {
+  return kRecipes;
+}
 
 const QuantRecipe* find_quant_recipe(std::string_view name) {
   const auto same = [&](std::string_view other) {
@@ -203,20 +217,22 @@ const QuantRecipe* find_quant_recipe(std::string_view name) {
   return nullptr;
 }
 
-bool is_quantized(DType dtype) { return dtype_info(dtype).block_elements > 1; }
+bool is_quantized(DType dtype) {
+  return dtype_info(dtype).block_elements > 1;
+}
 
 bool stays_f32(const TensorInfo& tensor) {
   const std::string_view name = tensor.name;
   if (tensor.shape.rank() < 2 || !name.ends_with(".weight")) return true;
-  for (std::string_view part : {"_norm.", "ffn_gate_inp", "position_embd.", "token_types.", "ssm_conv1d.", "rope_freqs.",
-                                "rope_factors_", "exp_probs_b", "attn_sinks"}) {
+  for (std::string_view part : {"_norm.", "ffn_gate_inp", "position_embd.", "token_types.", "ssm_conv1d.",
+                                "rope_freqs.", "rope_factors_", "exp_probs_b", "attn_sinks"}) {
     if (name.find(part) != std::string_view::npos) return true;
   }
   return false;
 }
 
-std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metadata, std::span<const TensorInfo> tensors,
-                                bool pure) {
+std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metadata,
+                                std::span<const TensorInfo> tensors, bool pure) {
   const ModelFacts facts = facts_of(metadata, tensors);
   std::vector<DType> types;
   types.reserve(tensors.size());

@@ -29,8 +29,8 @@ struct QuantRecipe {
   std::string_view name;
   DType base;
   QuantMix mix;
-  uint32_t file_type;         ///< general.file_type of GGUF files.
-  std::string_view summary;   ///< One line for --help.
+  uint32_t file_type;        ///< general.file_type of GGUF files.
+  std::string_view summary;  ///< One line for --help.
 };
 
 /// All recipes, smallest types last within a family.
@@ -40,15 +40,16 @@ const QuantRecipe* find_quant_recipe(std::string_view name);
 
 /// The type of each tensor under a recipe.
 ///
-/// Matrices get the base type, with these exceptions. Vectors, norms, routers, position and token-type tables, biases and
-/// convolution kernels are stored as F32. The output matrix (the token table where the two are one) gets Q6_K, and Q8_0
-/// where its rows are not a multiple of 256. The mixes store value, down, output and fused projections better, chosen by
-/// layer as llama.cpp does, whose names the recipes share. Where the columns are no multiple of a type's block, a similar
-/// type with smaller blocks takes its place (Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, Q2_K, Q3_K and IQ4_XS: IQ4_NL, the
-/// ternary and one- and two-bit ones: Q4_0), and F16 where they are no multiple of 32. `pure` leaves out everything but
-/// the F32 rule and the fallback. Tensors of integers and those of types that cannot be read keep their type.
-std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metadata, std::span<const TensorInfo> tensors,
-                                bool pure);
+/// Matrices get the base type, with these exceptions. Vectors, norms, routers, position and token-type tables, biases
+/// and convolution kernels are stored as F32. The output matrix (the token table where the two are one) gets Q6_K, and
+/// Q8_0 where its rows are not a multiple of 256. The mixes store value, down, output and fused projections better,
+/// chosen by layer as llama.cpp does, whose names the recipes share. Where the columns are no multiple of a type's
+/// block, a similar type with smaller blocks takes its place (Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, Q2_K, Q3_K and
+/// IQ4_XS: IQ4_NL, the ternary and one- and two-bit ones: Q4_0), and F16 where they are no multiple of 32. `pure`
+/// leaves out everything but the F32 rule and the fallback. Tensors of integers and those of types that cannot be read
+/// keep their type.
+std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metadata,
+                                std::span<const TensorInfo> tensors, bool pure);
 
 /// True for the tensors that choose_types() stores as F32.
 bool stays_f32(const TensorInfo& tensor);
@@ -62,8 +63,8 @@ struct QuantizeOptions {
   bool requantize = false;  ///< Allow tensors that are already quantised to change type, which loses twice.
 };
 
-/// Writes a model in a recipe. The metadata is kept but for the file type. Throws Error(kInvalidArgument) where a tensor
-/// would be quantised a second time without leave, and as transcode().
+/// Writes a model in a recipe. The metadata is kept but for the file type. Throws Error(kInvalidArgument) where a
+/// tensor would be quantised a second time without leave, and as transcode().
 TranscodeReport quantize_model(const ModelFile& model, const std::string& path, const QuantizeOptions& options,
                                Ledger& ledger, const TranscodeProgress& progress = {});
 

@@ -22,7 +22,8 @@ using ::testing::HasSubstr;
 /// A model of F32 tensors with normal values, made from names and shapes.
 class TestModel {
  public:
-  TestModel(const TestFolder& folder, const std::vector<std::pair<std::string, Shape>>& tensors, uint32_t kv_heads = 2) {
+  TestModel(const TestFolder& folder, const std::vector<std::pair<std::string, Shape>>& tensors,
+            uint32_t kv_heads = 2) {
     Metadata metadata("test");
     metadata.set_string("general.architecture", "llama");
     metadata.set_u32("llama.attention.head_count", 8);
@@ -133,7 +134,8 @@ TEST(QuantRecipes, MixesChooseAsTheReference) {
     const ModelFile reference = open_gguf(*shared_path(std::string("golden/logits/llama256-") + file + ".gguf"));
     const auto types = types_of(*find_quant_recipe(recipe), original);
     for (const NamedTensor& tensor : reference.tensors()) {
-      EXPECT_EQ(dtype_info(types.at(tensor.name)).name, dtype_info(tensor.view.dtype).name) << file << " " << tensor.name;
+      EXPECT_EQ(dtype_info(types.at(tensor.name)).name, dtype_info(tensor.view.dtype).name)
+          << file << " " << tensor.name;
     }
   }
 }
@@ -142,8 +144,8 @@ TEST(Quantize, WritesReadableFilesOfTheExpectedError) {
   const TestFolder folder;
   // Relative error of normal values in each format, as the codecs reach it, plus 10 %.
   const std::vector<std::pair<const char*, double>> limits = {
-      {"F32", 0.0}, {"F16", 0.0003}, {"BF16", 0.0019}, {"Q8_0", 0.0060}, {"Q6_K", 0.019}, {"Q5_K", 0.039},
-      {"Q4_K", 0.078}, {"Q4_0", 0.095}, {"Q3_K", 0.16}, {"Q2_K", 0.30}};
+      {"F32", 0.0},    {"F16", 0.0003}, {"BF16", 0.0019}, {"Q8_0", 0.0060}, {"Q6_K", 0.019},
+      {"Q5_K", 0.039}, {"Q4_K", 0.078}, {"Q4_0", 0.095},  {"Q3_K", 0.16},   {"Q2_K", 0.30}};
   const TestModel source(folder, layers(3, true));
   const ModelFile model = source.open();
   double last = 1e9;
@@ -210,7 +212,8 @@ TEST(Quantize, SecondLossNeedsLeave) {
     EXPECT_THAT(e.hint(), HasSubstr("--requantize"));
   }
   EXPECT_FALSE(std::filesystem::exists(folder.file("q4.gguf")));
-  const TranscodeReport report = quantize_model(q8, folder.file("q4.gguf"), {find_quant_recipe("Q4_0"), false, true}, ledger);
+  const TranscodeReport report =
+      quantize_model(q8, folder.file("q4.gguf"), {find_quant_recipe("Q4_0"), false, true}, ledger);
   EXPECT_LT(report.relative_error(), 0.1);
   // The same type again is a copy.
   EXPECT_EQ(quantize_model(q8, folder.file("same.gguf"), {find_quant_recipe("Q8_0")}, ledger).relative_error(), 0.0);

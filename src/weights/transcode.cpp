@@ -54,9 +54,9 @@ void convert_tensor(std::span<const std::byte> bytes, uint64_t elements, Buffer&
     const size_t n_segments = div_up(n, kSegment);
     parallel_dynamic(n_segments, [&](size_t segment) {
       const size_t first = segment * kSegment;
-      sums[segment] = convert_segment(from, to, in + first / from.block_elements * from.block_bytes,
-                                      out.data() + first / to.block_elements * to.block_bytes,
-                                      std::min(kSegment, n - first));
+      sums[segment] =
+          convert_segment(from, to, in + first / from.block_elements * from.block_bytes,
+                          out.data() + first / to.block_elements * to.block_bytes, std::min(kSegment, n - first));
     });
     for (size_t segment = 0; segment < n_segments; ++segment) {
       report.squared_error += sums[segment].error;
@@ -85,18 +85,21 @@ void check_types(const TensorReport& report) {
   const DTypeInfo& from = dtype_info(report.from);
   const DTypeInfo& to = dtype_info(report.to);
   if (from.decode == nullptr || to.encode == nullptr) {
-    fail(ErrorCode::kUnsupported, "[write] tensor '{}': expected types that can be converted, found {} to {}", report.name,
-         from.name, to.name);
+    fail(ErrorCode::kUnsupported, "[write] tensor '{}': expected types that can be converted, found {} to {}",
+         report.name, from.name, to.name);
   }
   if (report.shape.from_last(0) % to.block_elements != 0) {
-    fail(ErrorCode::kInvalidArgument, "[write] tensor '{}': expected rows of a multiple of {} elements for {}, found {}",
-         report.name, to.block_elements, to.name, report.shape.to_string());
+    fail(ErrorCode::kInvalidArgument,
+         "[write] tensor '{}': expected rows of a multiple of {} elements for {}, found {}", report.name,
+         to.block_elements, to.name, report.shape.to_string());
   }
 }
 
 }  // namespace
 
-double TensorReport::relative_error() const { return relative(squared_error, squared_norm); }
+double TensorReport::relative_error() const {
+  return relative(squared_error, squared_norm);
+}
 
 uint64_t TranscodeReport::elements() const {
   uint64_t total = 0;
