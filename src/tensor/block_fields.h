@@ -13,8 +13,12 @@ namespace mneme::codecs {
 /// Elements of a super-block, which shares one pair of half-precision scales.
 constexpr size_t kSuper = 256;
 
-inline int load_u8(const std::byte* at) { return static_cast<int>(*at); }
-inline int load_i8(const std::byte* at) { return static_cast<int8_t>(*at); }
+inline int load_u8(const std::byte* at) {
+  return static_cast<int>(*at);
+}
+inline int load_i8(const std::byte* at) {
+  return static_cast<int8_t>(*at);
+}
 
 template <typename T>
 T load_as(const std::byte* at) {
@@ -23,9 +27,13 @@ T load_as(const std::byte* at) {
   return value;
 }
 
-inline float load_f16(const std::byte* at) { return f16_to_f32(load_as<uint16_t>(at)); }
+inline float load_f16(const std::byte* at) {
+  return f16_to_f32(load_as<uint16_t>(at));
+}
 
-inline void store_u8(std::byte* at, int value) { *at = static_cast<std::byte>(value & 255); }
+inline void store_u8(std::byte* at, int value) {
+  *at = static_cast<std::byte>(value & 255);
+}
 
 template <typename T>
 void store_as(std::byte* at, T value) {
@@ -40,7 +48,9 @@ inline float store_f16(std::byte* at, float value) {
 }
 
 /// 1 / d, or 0 for d = 0: a block of zeros then gets codes of zero.
-inline float inverse_or_zero(float d) { return d == 0.0f ? 0.0f : 1.0f / d; }
+inline float inverse_or_zero(float d) {
+  return d == 0.0f ? 0.0f : 1.0f / d;
+}
 
 /// The element of largest magnitude with its sign, the first one on ties; 0 when all are zero.
 inline float signed_peak(const float* x, size_t n) {
@@ -55,7 +65,9 @@ inline float signed_peak(const float* x, size_t n) {
 }
 
 /// Nearest integer of |v| < 2^22 as a float, ties to even. A form that compilers vectorise.
-inline float round_small(float v) { return (v + 12582912.0f) - 12582912.0f; }
+inline float round_small(float v) {
+  return (v + 12582912.0f) - 12582912.0f;
+}
 
 /// v limited to [lo, hi]; lo for NaN.
 inline float limit(float v, float lo, float hi) {

@@ -5,8 +5,9 @@
 /// Scalar decoders and encoders of the block formats, one pair a format; dtype.cpp lists them in the table of formats.
 /// The layouts are those of GGUF files: fields in byte order, half-precision scales, little-endian.
 ///
-/// Decoders are exact: every product fits a float, and formats with a minimum round once. Encoders of the simple formats
-/// follow the reference rule to the bit when no importance is given; those of the K and IQ4 formats search for scales.
+/// Decoders are exact: every product fits a float, and formats with a minimum round once. Encoders of the simple
+/// formats follow the reference rule to the bit when no importance is given; those of the K and IQ4 formats search for
+/// scales.
 namespace mneme::codecs {
 
 void decode_f32(const std::byte* blocks, float* out, size_t n);

@@ -13,7 +13,9 @@ void decode_number(const std::byte* blocks, float* out, size_t n) {
 
 }  // namespace
 
-void decode_f32(const std::byte* blocks, float* out, size_t n) { std::memcpy(out, blocks, n * sizeof(float)); }
+void decode_f32(const std::byte* blocks, float* out, size_t n) {
+  std::memcpy(out, blocks, n * sizeof(float));
+}
 
 void encode_f32(const float* in, const float*, std::byte* blocks, size_t n) {
   std::memcpy(blocks, in, n * sizeof(float));
@@ -35,10 +37,20 @@ void encode_bf16(const float* in, const float*, std::byte* blocks, size_t n) {
   for (size_t i = 0; i < n; ++i) store_as(blocks + 2 * i, f32_to_bf16(in[i]));
 }
 
-void decode_f64(const std::byte* blocks, float* out, size_t n) { decode_number<double>(blocks, out, n); }
-void decode_i8(const std::byte* blocks, float* out, size_t n) { decode_number<int8_t>(blocks, out, n); }
-void decode_i16(const std::byte* blocks, float* out, size_t n) { decode_number<int16_t>(blocks, out, n); }
-void decode_i32(const std::byte* blocks, float* out, size_t n) { decode_number<int32_t>(blocks, out, n); }
-void decode_i64(const std::byte* blocks, float* out, size_t n) { decode_number<int64_t>(blocks, out, n); }
+void decode_f64(const std::byte* blocks, float* out, size_t n) {
+  decode_number<double>(blocks, out, n);
+}
+void decode_i8(const std::byte* blocks, float* out, size_t n) {
+  decode_number<int8_t>(blocks, out, n);
+}
+void decode_i16(const std::byte* blocks, float* out, size_t n) {
+  decode_number<int16_t>(blocks, out, n);
+}
+void decode_i32(const std::byte* blocks, float* out, size_t n) {
+  decode_number<int32_t>(blocks, out, n);
+}
+void decode_i64(const std::byte* blocks, float* out, size_t n) {
+  decode_number<int64_t>(blocks, out, n);
+}
 
 }  // namespace mneme::codecs

@@ -12,7 +12,9 @@ namespace {
 constexpr std::array<float, 16> kDoubledE2m1 = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /// 2^(e - 128): the shared exponent of MXFP4 with the halving of the doubled table in it.
-float mxfp4_scale(int e) { return std::ldexp(1.0f, e - 128); }
+float mxfp4_scale(int e) {
+  return std::ldexp(1.0f, e - 128);
+}
 
 /// Half of an unsigned E4M3 value; its NaN pattern reads as zero.
 float nvfp4_scale(int x) {
@@ -28,7 +30,8 @@ int encode_ue4m3(float v) {
   if (!(v > 0.0f)) return 0;
   v = std::min(v, 448.0f);
   int exponent = std::max(std::ilogb(v), -6);
-  const int steps = static_cast<int>(std::floor(std::ldexp(v, 3 - exponent) + 0.5f));  // 8 to 16, below 8 when subnormal
+  const int steps =
+      static_cast<int>(std::floor(std::ldexp(v, 3 - exponent) + 0.5f));  // 8 to 16, below 8 when subnormal
   if (steps < 8) return steps;
   if (steps == 16) return std::min((exponent + 8) << 3, 0x7e);
   return std::min((exponent + 7) << 3 | (steps - 8), 0x7e);

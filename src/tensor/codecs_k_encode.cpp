@@ -8,8 +8,8 @@
 namespace mneme::codecs {
 namespace {
 
-/// Packs 256 two-bit values as Q2_K and Q3_K keep them: byte 32 h + l holds elements 128 h + l + {0, 32, 64, 96}, lowest
-/// bits first.
+/// Packs 256 two-bit values as Q2_K and Q3_K keep them: byte 32 h + l holds elements 128 h + l + {0, 32, 64, 96},
+/// lowest bits first.
 template <typename Code>
 void pack_two_bits(Code&& code, std::byte* qs) {
   for (size_t i = 0; i < 64; ++i) {

@@ -8,15 +8,19 @@
 namespace mneme::codecs {
 namespace {
 
-
-
 /// Nearest integer, halves away from zero.
-int round_away(float v) { return static_cast<int>(std::lround(v)); }
+int round_away(float v) {
+  return static_cast<int>(std::lround(v));
+}
 
-float peak_magnitude(const float* x, size_t n) { return std::fabs(signed_peak(x, n)); }
+float peak_magnitude(const float* x, size_t n) {
+  return std::fabs(signed_peak(x, n));
+}
 
 /// Code 0, 1 or 2 of a ternary element.
-int trit_of(float x, float inverse) { return std::clamp(round_away(x * inverse) + 1, 0, 2); }
+int trit_of(float x, float inverse) {
+  return std::clamp(round_away(x * inverse) + 1, 0, 2);
+}
 
 /// TQ1_0 keeps five base-3 digits in a byte as a fraction of 256, first digit first: multiplying by 3 moves the next
 /// digit above the point. Digit n of a group is element first + n * stride + index of the byte.

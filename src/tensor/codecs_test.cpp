@@ -49,24 +49,15 @@ struct Golden {
 
 const std::vector<Golden>& goldens() {
   static const std::vector<Golden> table = {
-      {DType::kQ4_0, 0xcb47336d, 0xd27ad5dc, 0.037502, {0}},
-      {DType::kQ4_1, 0x2e73299b, 0x8ed6424e, 0.035360, {0, 2}},
-      {DType::kQ5_0, 0xb4615860, 0x48ad84a8, 0.017882, {0}},
-      {DType::kQ5_1, 0x9cd4f0b0, 0xab4865d5, 0.016691, {0, 2}},
-      {DType::kQ8_0, 0x3cb2fc84, 0xa0289933, 0.002246, {0}},
-      {DType::kQ1_0, 0x8076a911, 0x8105ea3b, 0.291479, {0}},
-      {DType::kQ2_0, 0xa54179f6, 0x9cf9df56, 0.275274, {0}},
-      {DType::kTQ1_0, 0xf1ae9dab, 0x83e1bdcd, 0.281160, {52}},
-      {DType::kTQ2_0, 0x620c23b6, 0x9e1a8717, 0.281160, {64}},
-      {DType::kMXFP4, 0x19144e7b, 0x57807dd4, 0.082859, {}},
-      {DType::kNVFP4, 0x899a2df3, 0x58842eab, 0.058648, {}},
-      {DType::kIQ4_NL, 0x467d4361, 0, 0.037738, {0}},
-      {DType::kIQ4_XS, 0x8e5502ad, 0, 0.037129, {0}},
-      {DType::kQ2_K, 0x9ee508f1, 0, 0.133796, {80, 82}},
-      {DType::kQ3_K, 0x6f6fcf01, 0, 0.072525, {108}},
-      {DType::kQ4_K, 0xed9b7fdc, 0, 0.031764, {0, 2}},
-      {DType::kQ5_K, 0x5dff1b7a, 0, 0.016414, {0, 2}},
-      {DType::kQ6_K, 0x3b97abdc, 0, 0.007704, {208}},
+      {DType::kQ4_0, 0xcb47336d, 0xd27ad5dc, 0.037502, {0}},   {DType::kQ4_1, 0x2e73299b, 0x8ed6424e, 0.035360, {0, 2}},
+      {DType::kQ5_0, 0xb4615860, 0x48ad84a8, 0.017882, {0}},   {DType::kQ5_1, 0x9cd4f0b0, 0xab4865d5, 0.016691, {0, 2}},
+      {DType::kQ8_0, 0x3cb2fc84, 0xa0289933, 0.002246, {0}},   {DType::kQ1_0, 0x8076a911, 0x8105ea3b, 0.291479, {0}},
+      {DType::kQ2_0, 0xa54179f6, 0x9cf9df56, 0.275274, {0}},   {DType::kTQ1_0, 0xf1ae9dab, 0x83e1bdcd, 0.281160, {52}},
+      {DType::kTQ2_0, 0x620c23b6, 0x9e1a8717, 0.281160, {64}}, {DType::kMXFP4, 0x19144e7b, 0x57807dd4, 0.082859, {}},
+      {DType::kNVFP4, 0x899a2df3, 0x58842eab, 0.058648, {}},   {DType::kIQ4_NL, 0x467d4361, 0, 0.037738, {0}},
+      {DType::kIQ4_XS, 0x8e5502ad, 0, 0.037129, {0}},          {DType::kQ2_K, 0x9ee508f1, 0, 0.133796, {80, 82}},
+      {DType::kQ3_K, 0x6f6fcf01, 0, 0.072525, {108}},          {DType::kQ4_K, 0xed9b7fdc, 0, 0.031764, {0, 2}},
+      {DType::kQ5_K, 0x5dff1b7a, 0, 0.016414, {0, 2}},         {DType::kQ6_K, 0x3b97abdc, 0, 0.007704, {208}},
   };
   return table;
 }
@@ -143,7 +134,7 @@ TEST(Codecs, ErrorIsAtMostThatOfTheReference) {
 }
 
 TEST(Codecs, DecodeMatchesStoredReferenceValues) {
-  const std::array<std::string, 14> names = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_K",   "q3_K",
+  const std::array<std::string, 14> names = {"q4_0", "q4_1", "q5_0", "q5_1",   "q8_0",   "q2_K",  "q3_K",
                                              "q4_K", "q5_K", "q6_K", "iq4_nl", "iq4_xs", "tq1_0", "tq2_0"};
   if (!shared_path("golden/quants")) GTEST_SKIP() << "shared test data is missing";
   for (const std::string& name : names) {
@@ -245,8 +236,8 @@ TEST(Codecs, SimpleFormatsStayWithinHalfAStep) {
   PhiloxStream random(11);
   std::vector<float> x(kN);
   for (float& v : x) v = random.next_normal();
-  const std::vector<std::pair<DType, float>> steps = {{DType::kQ8_0, 0.5f}, {DType::kQ4_0, 1.0f}, {DType::kQ5_0, 1.0f},
-                                                      {DType::kQ4_1, 0.5f}, {DType::kQ5_1, 0.5f}};
+  const std::vector<std::pair<DType, float>> steps = {
+      {DType::kQ8_0, 0.5f}, {DType::kQ4_0, 1.0f}, {DType::kQ5_0, 1.0f}, {DType::kQ4_1, 0.5f}, {DType::kQ5_1, 0.5f}};
   for (const auto& [dtype, limit] : steps) {
     const std::vector<std::byte> blocks = encode(dtype, x);
     const std::vector<float> y = decode(dtype, blocks, kN);

@@ -81,7 +81,9 @@ Solution solve_affine(const FixedSums& fixed, const CodeSums& codes, bool free_m
   return best;
 }
 
-float nearest_half(float v) { return f16_to_f32(f32_to_f16(v)); }
+float nearest_half(float v) {
+  return f16_to_f32(f32_to_f16(v));
+}
 
 int round_to_int(float v, int low, int high) {
   return static_cast<int>(round_small(limit(v, static_cast<float>(low), static_cast<float>(high))));
@@ -211,8 +213,8 @@ void fit_affine_super(const float* x, const float* importance, int max_code, int
     bool found = false;
     for (int s = std::max(scale - 1, 0); s <= std::min(scale + 1, max_scale); ++s) {
       for (int m = std::max(minimum - 1, 0); m <= std::min(minimum + 1, max_scale); ++m) {
-        const double error = weighted_error<SubN>(xs, ws, out.d * static_cast<float>(s), out.dmin * static_cast<float>(m),
-                                                  0.0f, top);
+        const double error =
+            weighted_error<SubN>(xs, ws, out.d * static_cast<float>(s), out.dmin * static_cast<float>(m), 0.0f, top);
         if (!found || error < least) {
           least = error;
           out.scales[k] = s;

@@ -8,8 +8,8 @@
 /// Weighted least-squares choice of scales and codes, shared by the encoders that search.
 ///
 /// For given codes q the best scale (and minimum) is a small linear problem, and its error follows from five weighted
-/// sums. So a fit tries a grid of scales around the one that just spans the range, rounds, solves, keeps the best by the
-/// sums alone, and then alternates rounding and solving (Lloyd's iteration). Every step only lowers the error.
+/// sums. So a fit tries a grid of scales around the one that just spans the range, rounds, solves, keeps the best by
+/// the sums alone, and then alternates rounding and solving (Lloyd's iteration). Every step only lowers the error.
 namespace mneme::codecs {
 
 /// Positive weights of the squared error for n elements: the importance, or rms + |x| where it is null, which favours
@@ -28,8 +28,8 @@ AffineFit fit_affine(const float* x, const float* weights, int max_code, bool fr
 template <size_t N>
 float fit_symmetric(const float* x, const float* weights, int low, int high);
 
-/// A super-block as d * scales[k] * code - dmin * minima[k] over its kSuper / SubN sub-blocks. d and dmin are values that
-/// a half holds.
+/// A super-block as d * scales[k] * code - dmin * minima[k] over its kSuper / SubN sub-blocks. d and dmin are values
+/// that a half holds.
 template <size_t SubN>
 struct AffineSuper {
   float d, dmin;
