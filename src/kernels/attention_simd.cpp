@@ -1,0 +1,235 @@
+#include "kernels/highway_targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention_simd.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/attention_targets.h"
+#include "kernels/attention_tiles-inl.h"
+#include "kernels/simd_math-inl.h"
+
+// A run is cut into blocks of keys at multiples of the block size from its start. Of each block the keys are converted
+// once to a transposed f32 scratch, so that a vector holds one dimension of kLanes keys; then panels of query rows pass
+// over it: scores, online softmax, weighted values. A score is one chain of fused multiply-adds over the dimensions and
+// an output element one chain over the keys, whatever the tile; this is what makes a row's bits independent of the rows
+// beside it.
+HWY_BEFORE_NAMESPACE();
+namespace mneme::kernels::HWY_NAMESPACE {
+namespace {
+
+constexpr size_t kScratchFloats = 16 * kMaxAttentionDim;
+/// Rows whose scores exist at the same time: few enough that they and one of the scratches fit L1.
+constexpr size_t kPanelRows = 24;
+/// With so few rows values are converted while they are used, which beats a detour over scratch.
+constexpr size_t kDirectRows = 12;
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+/// Keys of a block: a power of two that depends on the dimensions alone, so that splitting a run at a multiple of 64 keys
+/// changes nothing.
+size_t block_keys(size_t head_dim, size_t value_dim) {
+  const size_t largest = std::max(head_dim, value_dim);
+  return largest <= 128 ? 64 : largest <= 256 ? 32 : 16;
+}
+
+struct Panel {
+  size_t n_rows;
+  size_t lo[kPanelRows], hi[kPanelRows];  ///< Visible keys of the block, empty as lo == hi == 0.
+  alignas(64) float scores[kPanelRows * kScoreStride];
+};
+
+/// Turns the scores [lo, hi) of one row into weights, zero where not visible, and brings max and sum up to date. Returns
+/// the factor that the values summed so far need.
+HWY_NOINLINE float softmax_row(const AttentionQueries& queries, float* scores, size_t lo, size_t hi, float& max, float& sum) {
+  const F32 d;
+  const size_t begin = lo / kLanes * kLanes;
+  const Vec scale = hn::Set(d, queries.scale);
+  const Vec from = hn::Set(d, static_cast<float>(lo)), to = hn::Set(d, static_cast<float>(hi));
+  Vec largest = hn::Set(d, max);
+  for (size_t j = begin; j < hi; j += kLanes) {
+    Vec s = hn::Mul(hn::Load(d, scores + j), scale);
+    if (queries.softcap > 0) {
+      const Vec cap = hn::Set(d, queries.softcap);
+      s = hn::Mul(cap, HWY_NAMESPACE::tanh(hn::Div(s, cap)));
+    }
+    const Vec index = hn::Iota(d, static_cast<float>(j));
+    s = hn::IfThenElse(hn::And(hn::Ge(index, from), hn::Lt(index, to)), s, hn::Set(d, kNothing));
+    largest = hn::Max(largest, s);
+    hn::Store(s, d, scores + j);
+  }
+  largest = hn::MaxOfLanes(d, largest);
+  // Before the first finite score the maximum is -inf; measured from 0 instead, the weights are 0 and not NaN.
+  const Vec base = hn::IfThenZeroElse(hn::Eq(largest, hn::Set(d, kNothing)), largest);
+  Vec total = hn::Zero(d);
+  for (size_t j = begin; j < hi; j += kLanes) {
+    const Vec weight = exp_of_negative(hn::Sub(hn::Load(d, scores + j), base));
+    total = hn::Add(total, weight);
+    hn::Store(weight, d, scores + j);
+  }
+  const float keep = hn::GetLane(exp_of_negative(hn::Sub(hn::Set(d, max), base)));
+  max = hn::GetLane(largest);
+  sum = sum * keep + hn::GetLane(hn::SumOfLanes(d, total));
+  return keep;
+}
+
+/// Scores of a panel against the transposed keys.
+void score_panel(const AttentionQueries& queries, size_t row0, const float* keys_t, size_t key_stride, Panel& panel) {
+  for (size_t r = 0, n; r < panel.n_rows; r += n) {
+    n = tile_rows(panel.n_rows - r);
+    size_t lo = key_stride, hi = 0;
+    for (size_t i = r; i < r + n; ++i) {
+      if (panel.lo[i] == panel.hi[i]) continue;
+      lo = std::min(lo, panel.lo[i]);
+      hi = std::max(hi, panel.hi[i]);
+    }
+    if (lo >= hi) continue;
+    const ScoreTile tile = {queries.q + (row0 + r) * queries.q_stride, queries.q_stride, queries.head_dim, keys_t,
+                            key_stride, panel.scores + r * kScoreStride};
+    score_tile(n, tile, lo / kLanes * kLanes, hi);
+  }
+}
+
+/// Adds the weighted values of a panel. Keys that only some rows of a tile see are added row by row, before and after the
+/// common ones, so that a value never reaches a row that may not see it (0 * NaN is NaN) and every row keeps its order.
+template <typename Source>
+void add_values(const Panel& panel, const float* keep, const ValueRows& values, size_t value_dim, float* out,
+                size_t out_stride) {
+  for (size_t r = 0, n; r < panel.n_rows; r += n) {
+    n = tile_rows(panel.n_rows - r);
+    const size_t lo = *std::max_element(panel.lo + r, panel.lo + r + n);
+    const size_t hi = *std::min_element(panel.hi + r, panel.hi + r + n);
+    const bool same = lo == *std::min_element(panel.lo + r, panel.lo + r + n) &&
+                      hi == *std::max_element(panel.hi + r, panel.hi + r + n);
+    const ValueTile tile = {panel.scores + r * kScoreStride, values, value_dim, out + r * out_stride, out_stride};
+    if (same) {
+      if (lo < hi) value_tile<Source>(n, tile, lo, hi, keep + r);
+      continue;
+    }
+    const bool common = lo < hi;
+    for (size_t i = 0; i < n; ++i) {
+      const size_t row_lo = panel.lo[r + i], row_hi = panel.hi[r + i];
+      if (row_lo < row_hi) value_tile<Source>(1, tile.row(i), row_lo, common ? lo : row_hi, keep + r + i);
+    }
+    if (!common) continue;
+    static constexpr float kOnes[kTileRows] = {1, 1, 1, 1, 1, 1};
+    value_tile<Source>(n, tile, lo, hi, kOnes);
+    for (size_t i = 0; i < n; ++i) {
+      if (hi < panel.hi[r + i]) value_tile<Source>(1, tile.row(i), hi, panel.hi[r + i], kOnes);
+    }
+  }
+}
+
+/// Passes rows [row0, row0 + n_rows) over one block, whose keys are transposed already.
+template <typename Source>
+void attend_block(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result, size_t row0,
+                  size_t n_rows, size_t block, size_t block_size, const float* keys_t, const ValueRows& values) {
+  Panel panel;
+  float keep[kPanelRows];
+  for (size_t p = 0; p < n_rows; p += panel.n_rows) {
+    panel.n_rows = std::min(kPanelRows, n_rows - p);
+    const size_t first_row = row0 + p;
+    bool any = false;
+    for (size_t i = 0; i < panel.n_rows; ++i) {
+      const size_t lo = std::max<size_t>(keys.first[first_row + i], block);
+      const size_t hi = std::min<size_t>(keys.last[first_row + i], block + block_size);
+      panel.lo[i] = lo < hi ? lo - block : 0;
+      panel.hi[i] = lo < hi ? hi - block : 0;
+      any = any || lo < hi;
+    }
+    if (!any) continue;
+    score_panel(queries, first_row, keys_t, block_size, panel);
+    for (size_t i = 0; i < panel.n_rows; ++i) {
+      if (panel.lo[i] == panel.hi[i]) continue;
+      keep[i] = softmax_row(queries, panel.scores + i * kScoreStride, panel.lo[i], panel.hi[i],
+                            result.max[first_row + i], result.sum[first_row + i]);
+    }
+    add_values<Source>(panel, keep, values, queries.value_dim, result.out + first_row * result.out_stride,
+                       result.out_stride);
+  }
+}
+
+struct Range {
+  size_t lo, hi;
+};
+
+/// The keys of [begin, end) that any of the rows sees, as one range.
+Range visible(const AttentionKeys& keys, size_t row0, size_t n_rows, size_t begin, size_t end) {
+  Range range = {end, begin};
+  for (size_t i = row0; i < row0 + n_rows; ++i) {
+    const size_t lo = std::max<size_t>(keys.first[i], begin), hi = std::min<size_t>(keys.last[i], end);
+    if (lo >= hi) continue;
+    range = {std::min(range.lo, lo), std::max(range.hi, hi)};
+  }
+  return range;
+}
+
+template <typename Source>
+void attend_rows(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result, size_t row0,
+                 size_t n_rows, bool direct) {
+  alignas(64) float keys_t[kScratchFloats];
+  alignas(64) float converted[kScratchFloats];
+  const size_t size = block_keys(queries.head_dim, queries.value_dim);
+  const Range run = visible(keys, row0, n_rows, 0, std::numeric_limits<uint32_t>::max());
+  for (size_t block = run.lo / size * size; block < run.hi; block += size) {
+    const Range seen = visible(keys, row0, n_rows, block, block + size);
+    if (seen.lo >= seen.hi) continue;
+    const size_t lo = seen.lo - block, hi = seen.hi - block;
+    transpose_keys<Source>(keys.k + block * keys.k_stride_bytes, keys.k_stride_bytes, lo, hi, queries.head_dim, keys_t,
+                           size);
+    ValueRows values = {keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes};
+    if (direct) {
+      attend_block<Source>(queries, keys, result, row0, n_rows, block, size, keys_t, values);
+    } else {
+      values = convert_values<Source>(values, lo, hi, queries.value_dim, converted);
+      attend_block<F32Source>(queries, keys, result, row0, n_rows, block, size, keys_t, values);
+    }
+  }
+}
+
+template <typename Source>
+void attend_run(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result) {
+  const bool direct = queries.n_rows <= kDirectRows;
+  // Rows of one pass: their queries and outputs stay in L2 while the blocks of the run go by.
+  const size_t floats_of_row = queries.head_dim + queries.value_dim;
+  const size_t pass_rows = std::max<size_t>(1, 49152 / kPanelRows / std::max<size_t>(1, floats_of_row)) * kPanelRows;
+  for (size_t row0 = 0; row0 < queries.n_rows; row0 += pass_rows) {
+    attend_rows<Source>(queries, keys, result, row0, std::min(pass_rows, queries.n_rows - row0), direct);
+  }
+}
+
+void attend(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result) {
+  switch (keys.dtype) {
+    case DType::kF16:
+      return attend_run<F16Source>(queries, keys, result);
+    case DType::kBF16:
+      return attend_run<BF16Source>(queries, keys, result);
+    default:
+      return attend_run<F32Source>(queries, keys, result);
+  }
+}
+
+}  // namespace
+}  // namespace mneme::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mneme::kernels {
+
+AttendFn simd_attend(Target target) {
+#if HWY_TARGETS & HWY_AVX2
+  if (target == Target::kAvx2) return N_AVX2::attend;
+#endif
+#if HWY_TARGETS & HWY_AVX3
+  if (target == Target::kAvx512) return N_AVX3::attend;
+#endif
+#if HWY_TARGETS & HWY_NEON
+  if (target == Target::kNeon) return N_NEON::attend;
+#endif
+  return nullptr;
+}
+
+}  // namespace mneme::kernels
+#endif  // HWY_ONCE
