@@ -1,5 +1,7 @@
 #include "cli/plan_table.h"
 
+#include <fmt/format.h>
+
 #include "base/byte_size.h"
 
 namespace mneme::cli {

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <vector>
+
+#include "eval/claims.h"
+
+namespace mneme {
+
+/// Claims of the methods that every run uses: tiled attention, batching, contiguous growing contexts.
+std::vector<Claim> foundation_claims();
+
+}  // namespace mneme
