@@ -12,6 +12,11 @@ if(MNEME_SANITIZE)
   target_link_options(mneme_options INTERFACE -fsanitize=${MNEME_SANITIZE})
 endif()
 
+# Fuzzers see which branches of the libraries an input takes.
+if(MNEME_FUZZ)
+  target_compile_options(mneme_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 # One thread pool: OpenMP, shared with oneDNN. Under the thread sanitizer parallel loops use std::thread instead, since
 # the OpenMP runtimes are not instrumented.
 find_package(Threads REQUIRED)

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "tensor/block_fields.h"
 #include "tensor/codecs.h"
@@ -66,7 +67,7 @@ void decode_mxfp4(const std::byte* blocks, float* out, size_t n) {
 
 void encode_mxfp4(const float* in, const float*, std::byte* blocks, size_t n) {
   for (size_t b = 0; b < n / 32; ++b, blocks += 17, in += 32) {
-    const float peak = std::fabs(signed_peak(in, 32));
+    const float peak = std::min(std::fabs(signed_peak(in, 32)), std::numeric_limits<float>::max());
     const int e = peak > 0.0f ? std::clamp(std::ilogb(peak) - 2 + 127, 0, 254) : 0;
     const float scale = mxfp4_scale(e);
     store_u8(blocks, e);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 
@@ -30,32 +31,29 @@ Json first_of(const T& values, uint64_t most) {
   return out;
 }
 
+/// The double with the shortest digits that round to `value`: 1e-05 instead of 9.999999747378752e-06.
+Json shortest(float value) { return std::isfinite(value) ? Json(std::stod(fmt::format("{}", value))) : Json(value); }
+
 /// A metadata value; of an array the first `most` elements.
 Json to_json(const Metadata& metadata, const std::string& key, const MetadataValue& value, uint64_t most) {
-  switch (value.type) {
+  const bool is_array = value.type == ValueType::kArray;
+  switch (is_array ? value.element_type : value.type) {
     case ValueType::kString:
-      return value.text();
+      return is_array ? first_of(value.strings, most) : Json(value.text());
     case ValueType::kBool:
-      return metadata.get_bool(key);
+      return is_array ? first_of(*metadata.find_array_bool(key), most) : Json(metadata.get_bool(key));
     case ValueType::kF32:
+      if (!is_array) return shortest(static_cast<float>(metadata.get_f64(key)));
+      [[fallthrough]];
     case ValueType::kF64:
-      return metadata.get_f64(key);
-    case ValueType::kU64:
-      return metadata.get_u64(key);
-    case ValueType::kArray:
-      break;
+    case ValueType::kI64:
+      return is_array ? first_of(*metadata.find_array_f64(key), most) : Json(metadata.get_f64(key));
+    case ValueType::kI8:
+    case ValueType::kI16:
+    case ValueType::kI32:
+      return is_array ? first_of(*metadata.find_array_i32(key), most) : Json(metadata.get_i64(key));
     default:
-      return metadata.get_i64(key);
-  }
-  switch (value.element_type) {
-    case ValueType::kString:
-      return first_of(value.strings, most);
-    case ValueType::kBool:
-      return first_of(*metadata.find_array_bool(key), most);
-    case ValueType::kU64:
-      return first_of(*metadata.find_array_u64(key), most);
-    default:
-      return first_of(*metadata.find_array_f64(key), most);
+      return is_array ? first_of(*metadata.find_array_u64(key), most) : Json(metadata.get_u64(key));
   }
 }
 
