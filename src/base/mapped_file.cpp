@@ -57,24 +57,23 @@ MappedFile::~MappedFile() {
 
 namespace {
 
-/// Shrinks (or grows, for `outward`) a byte range to page borders and hands it to madvise.
-void advise(const std::byte* data, size_t size, size_t offset, size_t length, int advice, bool outward) {
+/// Widens a byte range to page borders and hands it to madvise.
+void advise(const std::byte* data, [[maybe_unused]] size_t size, size_t offset, size_t length, int advice) {
   assert(offset <= size && length <= size - offset);
   if (data == nullptr || length == 0) return;
   const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  const size_t begin = outward ? offset / page * page : (offset + page - 1) / page * page;
-  const size_t end = outward || offset + length == size ? offset + length : (offset + length) / page * page;
-  if (begin < end) ::madvise(const_cast<std::byte*>(data) + begin, end - begin, advice);
+  const size_t begin = offset / page * page;
+  ::madvise(const_cast<std::byte*>(data) + begin, offset + length - begin, advice);
 }
 
 }  // namespace
 
 void MappedFile::will_need(size_t offset, size_t length) const {
-  advise(data_, size_, offset, length, MADV_WILLNEED, true);
+  advise(data_, size_, offset, length, MADV_WILLNEED);
 }
 
 void MappedFile::release(size_t offset, size_t length) const {
-  advise(data_, size_, offset, length, MADV_DONTNEED, false);
+  advise(data_, size_, offset, length, MADV_DONTNEED);
 }
 
 }  // namespace mneme

@@ -26,7 +26,7 @@ class MappedFile {
 
   /// Asks the kernel to read [offset, offset + length) ahead.
   void will_need(size_t offset, size_t length) const;
-  /// Gives the resident pages that lie wholly inside [offset, offset + length) back; they are read again when touched.
+  /// Gives the resident pages that [offset, offset + length) touches back; they are read again when needed.
   void release(size_t offset, size_t length) const;
 
  private:

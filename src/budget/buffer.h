@@ -63,7 +63,7 @@ class GrowingBuffer {
   size_t committed() const { return committed_; }
   size_t capacity() const { return capacity_; }
 
-  static constexpr size_t kStepBytes = size_t{64} << 10;
+  static constexpr size_t kStepBytes = 4096;
 
  private:
   void free();

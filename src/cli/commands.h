@@ -13,5 +13,7 @@ struct GlobalOptions {
 
 /// Each adds one subcommand to `app`. The subcommand's callback does the work and throws mneme::Error; main() prints it.
 /// `global` outlives the parse and is filled before a callback runs.
+void add_info(CLI::App& app, GlobalOptions& global);
+void add_quantize(CLI::App& app, GlobalOptions& global);
 
 }  // namespace mneme::cli

@@ -1,62 +1,85 @@
 #include "kernels/matmul.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cassert>
-#include <span>
 
+#include "base/checked_math.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "kernels/cpu.h"
+#include "kernels/products/packing.h"
+#include "kernels/products/product_table.h"
 
 namespace mneme::kernels {
 
-bool can_multiply(DType dtype) {
-  return dtype_info(dtype).decode != nullptr;
-}
+using namespace products;
 
-size_t packed_bytes(DType, size_t, size_t) {
-  return 0;
-}
-
-Matrix pack_matrix(const Matrix& plain, std::byte*) {
-  return plain;
-}
-
-MatmulInput::MatmulInput(Ledger& ledger) : ledger_(&ledger) {}
-
-void MatmulInput::set(const float* x, size_t n_tokens, size_t columns) {
-  x_ = x;
-  n_tokens_ = n_tokens;
-  columns_ = columns;
-}
-
-std::span<float> MatmulInput::row_scratch(size_t n) {
-  if (rows_.size() < n * sizeof(float)) {
-    rows_ = Buffer();
-    rows_ = Buffer(*ledger_, Tag::kScratch, n * sizeof(float), "matrix product");
+const ProductTable& products::product_table() {
+  switch (active_target()) {
+#if defined(__x86_64__)
+    case Target::kAvx512: return avx512_table();
+    case Target::kAvx2: return avx2_table();
+#endif
+    default: return portable_table();
   }
-  return rows_.as<float>();
 }
 
-size_t matmul_scratch_bytes(size_t, size_t columns) {
-  return static_cast<size_t>(n_threads()) * columns * sizeof(float) + 4096;
+bool can_multiply(DType dtype) { return product_table().find(dtype, Layout::kPlain).run != nullptr; }
+
+size_t packed_bytes(DType dtype, size_t rows, size_t columns) { return packed_size(dtype, rows, columns); }
+
+Matrix pack_matrix(const Matrix& plain, std::byte* out) {
+  assert(plain.layout == Layout::kPlain && packed_size(plain.dtype, plain.rows, plain.columns) > 0);
+  parallel_for(div_up(plain.rows, kStripeRows), 4,
+               [&](size_t begin, size_t end) { pack_stripes(plain, begin, end, out); });
+  return {plain.dtype, Layout::kPacked, plain.rows, plain.columns, out};
 }
+
+namespace {
+
+/// Products below this many multiplications run on the calling thread: waking the others takes longer.
+constexpr size_t kSerialProducts = size_t{1} << 16;
+
+/// Stripes that a worker takes at a time: enough parts to even out the workers, large enough to stream.
+size_t stripes_a_part(size_t n_stripes, size_t n_workers) {
+  constexpr size_t kPartsAWorker = 8;
+  return round_up(std::max<size_t>(1, n_stripes / (n_workers * kPartsAWorker)), kMaxJobRows / kStripeRows);
+}
+
+}  // namespace
 
 void matmul(const Matrix& w, MatmulInput& x, const float* bias, float* y, size_t y_stride) {
   assert(w.columns == x.columns());
-  const DTypeInfo& info = dtype_info(w.dtype);
-  if (info.decode == nullptr) fail(ErrorCode::kUnsupported, "[matmul] type {} cannot be read", info.name);
-  const size_t stride = row_bytes(w.dtype, w.columns);
-  const std::span<float> rows = x.row_scratch(static_cast<size_t>(n_threads()) * w.columns);
-  parallel_workers([&](int worker, int n_workers) {
-    const auto part = static_cast<size_t>(worker), parts = static_cast<size_t>(n_workers);
-    float* row = rows.data() + part * w.columns;
-    for (size_t r = w.rows * part / parts; r < w.rows * (part + 1) / parts; ++r) {
-      info.decode(w.data + r * stride, row, w.columns);
-      for (size_t t = 0; t < x.n_tokens(); ++t) {
-        const float* xt = x.x() + t * w.columns;
-        float sum = 0;
-        for (size_t k = 0; k < w.columns; ++k) sum += row[k] * xt[k];
-        y[t * y_stride + r] = bias != nullptr ? sum + bias[r] : sum;
-      }
+  const ProductEntry entry = product_table().find(w.dtype, w.layout);
+  if (entry.run == nullptr) {
+    fail(ErrorCode::kUnsupported, "[matmul] type {} cannot be multiplied", dtype_info(w.dtype).name);
+  }
+  if (w.rows == 0 || w.columns == 0 || x.n_tokens() == 0) return;
+  const auto n_workers = static_cast<size_t>(n_threads());
+  StripeJob job{};
+  job.matrix = &w;
+  job.n_tokens = x.n_tokens();
+  job.bias = bias;
+  job.y = y;
+  job.y_stride = y_stride;
+  x.prepare(entry, n_workers, job);
+
+  const size_t n_stripes = div_up(w.rows, kStripeRows);
+  if (n_workers == 1 || w.rows * w.columns * x.n_tokens() < kSerialProducts) {
+    job.last_stripe = n_stripes;
+    entry.run(job);
+    return;
+  }
+  const size_t part = stripes_a_part(n_stripes, n_workers);
+  std::atomic<size_t> next{0};
+  parallel_workers([&](int worker, int) {
+    StripeJob mine = job;
+    mine.sums += static_cast<size_t>(worker) * x.n_tokens() * kMaxJobRows;
+    for (size_t first = next.fetch_add(part); first < n_stripes; first = next.fetch_add(part)) {
+      mine.first_stripe = first;
+      mine.last_stripe = std::min(first + part, n_stripes);
+      entry.run(mine);
     }
   });
 }

@@ -36,6 +36,11 @@ size_t packed_bytes(DType dtype, size_t rows, size_t columns);
 /// Re-arranges `plain` into packed_bytes() bytes at `out` (64-byte aligned). Parallel inside.
 Matrix pack_matrix(const Matrix& plain, std::byte* out);
 
+namespace products {
+struct ProductEntry;
+struct StripeJob;
+}  // namespace products
+
 /// The activations of one layer input, prepared once and shared by all matrices that read it (q, k and v; gate and up).
 /// Forms (8-bit blocks, bf16) are made when a product first needs them and kept until the next set().
 /// Not thread-safe; the products themselves are parallel inside.
@@ -50,17 +55,31 @@ class MatmulInput {
   size_t n_tokens() const { return n_tokens_; }
   size_t columns() const { return columns_; }
 
-  /// Working memory of the products: at least n floats, grown when needed.
-  std::span<float> row_scratch(size_t n);
-
  private:
+  friend void matmul(const Matrix& w, MatmulInput& x, const float* bias, float* y, size_t y_stride);
+
+  /// Makes the form that `entry` reads and points `job` at it and at working memory for `n_workers` kernels.
+  void prepare(const products::ProductEntry& entry, size_t n_workers, products::StripeJob& job);
+  void prepare_int8(const products::ProductEntry& entry, products::StripeJob& job);
+  void quantize();
+  void make_starts(const products::ProductEntry& entry);
+  void make_bf16();
+  void make_f32();
+  void grow(Buffer& buffer, size_t bytes);
+
   Ledger* ledger_;
-  Buffer rows_;
   const float* x_ = nullptr;
   size_t n_tokens_ = 0, columns_ = 0;
+  Buffer int8_, bf16_, f32_, sums_;
+  bool has_int8_ = false, has_bf16_ = false, has_f32_ = false;
+  size_t start_group_ = 0;  ///< Columns a group and zero level of the starts in int8_; group 0: none yet.
+  int start_zero_ = 0;
 };
 
-/// Upper bound of the working memory that MatmulInput and matmul() take for inputs of up to n_tokens x columns, bytes.
+/// Upper bound of the working memory that MatmulInput and matmul() take for inputs of up to n_tokens x columns that meet
+/// matrices of the given types, bytes.
+size_t matmul_scratch_bytes(size_t n_tokens, size_t columns, std::span<const DType> dtypes);
+/// The same for matrices of any type.
 size_t matmul_scratch_bytes(size_t n_tokens, size_t columns);
 
 /// y[t * y_stride + r] = W[r] . x[t] (+ bias[r]) for all tokens and rows; bias may be null. y must not overlap x.

@@ -1,0 +1,22 @@
+# The two commands of the README. Everything else is CMake: see CMakePresets.json and CONTRIBUTING.md.
+
+MODEL ?=
+PROMPT ?=
+MEMORY ?=
+
+.PHONY: run test build setup
+
+## Installs what is missing, builds, and starts a chat with MODEL (a .gguf file), or with the model that ships here.
+run: build
+	@scripts/run "$(MODEL)" "$(MEMORY)"
+
+## Installs what is missing, builds, and runs all tests.
+test: build
+	ctest --preset release --no-tests=error
+
+build: setup
+	cmake --preset release
+	cmake --build --preset release
+
+setup:
+	@scripts/setup

@@ -1,0 +1,96 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/progress.h"
+#include "cli/commands.h"
+#include "cli/model_options.h"
+#include "eval/claims.h"
+#include "eval/perplexity.h"
+
+namespace mneme::cli {
+namespace {
+
+struct PerplexityCommand {
+  ModelOptions model;
+  std::string file;
+  PerplexityOptions options;
+};
+
+void run_perplexity(const PerplexityCommand& command, const GlobalOptions& global) {
+  const std::string text = read_text_file(command.file);
+  Ledger ledger;
+  PlanRequest request = command.model.request();
+  if (!request.context) request.context = command.options.window;
+  const auto engine = Engine::load(command.model.model, request, ledger);
+  const std::vector<TokenId> tokens = engine->tokenizer().encode(text, {false, false});
+  Progress progress("perplexity", std::max<uint64_t>(1, tokens.size() / command.options.window), "windows");
+  const PerplexityResult result =
+      perplexity(*engine, tokens, command.options, [&](uint64_t done, uint64_t) { progress.update(done); });
+  if (global.json) {
+    fmt::print("{}\n", Json{{"perplexity", result.perplexity},
+                            {"nll", result.nll},
+                            {"nll_error", result.nll_error},
+                            {"tokens_scored", result.n_scored},
+                            {"windows", result.n_windows},
+                            {"window", command.options.window}}
+                           .dump());
+  } else {
+    fmt::print("perplexity {:.4f} +- {:.4f} over {} tokens in {} windows of {}\n", result.perplexity,
+               result.perplexity * result.nll_error, result.n_scored, result.n_windows, command.options.window);
+  }
+}
+
+void run_claims(const std::string& system, const GlobalOptions& global) {
+  const auto results = measure_claims(all_claims(), system.empty() ? std::nullopt : std::optional(system),
+                                      [&](const Claim& claim) {
+                                        if (!global.json) fmt::print(stderr, "measuring {}: {}\n", claim.system, claim.text);
+                                      });
+  size_t failed = 0;
+  Json all = Json::array();
+  for (const ClaimResult& r : results) {
+    failed += r.holds ? 0 : 1;
+    if (global.json) {
+      all.push_back(to_json(r));
+      continue;
+    }
+    fmt::print("{:<6} {:<16} {}\n", r.holds ? "holds" : "FAILS", r.claim->system, r.claim->text);
+    if (r.error.empty()) {
+      fmt::print("       paper: {}; here: {:.4g} {} (wanted {} {:.4g}); {}\n", r.claim->paper, r.measured.value, r.claim->unit,
+                 r.claim->at_most ? "at most" : "at least", r.claim->target, r.measured.how);
+    } else {
+      fmt::print("       not measured: {}\n", r.error);
+    }
+  }
+  if (global.json) fmt::print("{}\n", all.dump(2));
+  if (failed > 0) fail(ErrorCode::kInvalidArgument, "[eval claims] {} of {} claims do not hold here", failed, results.size());
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, GlobalOptions& global) {
+  CLI::App* command = app.add_subcommand("eval", "Measure quality: ppl, claims");
+  command->require_subcommand(1);
+
+  auto ppl = std::make_shared<PerplexityCommand>();
+  CLI::App* perplexity_command = command->add_subcommand("ppl", "Perplexity of a text file");
+  ppl->model.add_to(*perplexity_command);
+  perplexity_command->add_option("FILE", ppl->file, "UTF-8 text")->required();
+  perplexity_command->add_option("--window", ppl->options.window, "Tokens of one independent window")->capture_default_str();
+  perplexity_command->add_option("--first-scored", ppl->options.first_scored, "Tokens that are only read (default: half a window)");
+  perplexity_command->add_option("--max-windows", ppl->options.max_windows, "Stop after this many (default: all)");
+  perplexity_command->footer("Example: mneme eval ppl model.gguf wiki.test.txt --window 512");
+  perplexity_command->callback([ppl, &global] { run_perplexity(*ppl, global); });
+
+  auto system = std::make_shared<std::string>();
+  CLI::App* claims = command->add_subcommand("claims", "Claims of published systems, measured here");
+  claims->add_option("--system", *system, "Only this system");
+  claims->footer("Exit status 0 only when every claim holds. Example: mneme eval claims --system flashattention");
+  claims->callback([system, &global] { run_claims(*system, global); });
+}
+
+}  // namespace mneme::cli

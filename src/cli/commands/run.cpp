@@ -1,0 +1,113 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "base/atomic_file.h"
+#include "base/byte_size.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "cli/chat_terminal.h"
+#include "cli/commands.h"
+#include "cli/generation_json.h"
+#include "cli/model_options.h"
+#include "cli/plan_table.h"
+#include "cli/sampling_flags.h"
+#include "engine/chat_session.h"
+#include "kernels/memory_bandwidth.h"
+
+namespace mneme::cli {
+namespace {
+
+struct Options {
+  ModelOptions model;
+  SamplingFlags sampling;
+  std::string prompt, prompt_file, system, template_file;
+  bool raw = false;
+};
+
+/// Text goes to stdout as it is made; with --json everything is printed at the end.
+GenerationRequest printing_request(const Options& options, const GlobalOptions& global, const Engine& engine) {
+  GenerationRequest request = options.sampling.request(engine);
+  if (!global.json) {
+    request.on_event = [](const GenerationEvent& event) {
+      std::fwrite(event.text.data(), 1, event.text.size(), stdout);
+      std::fflush(stdout);
+    };
+  }
+  return request;
+}
+
+void print_end(const GenerationResult& result, const Engine& engine, const GlobalOptions& global) {
+  if (global.json) {
+    fmt::print("{}\n", generation_json(result, engine).dump());
+  } else {
+    fmt::print("\n");
+  }
+  if (global.verbose) fmt::print(stderr, "{}\n", generation_summary(result));
+}
+
+void complete(const Options& options, const GlobalOptions& global, Engine& engine) {
+  GenerationRequest request = printing_request(options, global, engine);
+  request.prompt = engine.tokenizer().encode(options.prompt, {true, true});
+  if (request.prompt.empty()) fail(ErrorCode::kInvalidArgument, "[run] expected a prompt, found an empty text");
+  print_end(generate(engine, std::move(request)), engine, global);
+}
+
+void run(Options options, const GlobalOptions& global) {
+  if (!options.prompt_file.empty()) options.prompt = read_text_file(options.prompt_file);
+  const bool one_shot = !options.prompt.empty() || !options.prompt_file.empty();
+  if (!one_shot && ::isatty(STDIN_FILENO) == 0) {
+    fail(ErrorCode::kInvalidArgument, "[run] expected -p TEXT, --file FILE or a terminal to chat on");
+  }
+  Ledger ledger;
+  const auto engine = Engine::load(options.model.model, options.model.request(), ledger);
+  if (!engine->model().output) {
+    fail(ErrorCode::kUnsupported, "[run] {} is an encoder: use `mneme embed`", options.model.model);
+  }
+  if (global.verbose) {
+    const double rate = kernels::measure_read_bandwidth(size_t{256} << 20, 3).median;
+    fmt::print(stderr, "{}", plan_table(engine->plan(), rate));
+  }
+  std::optional<ChatTemplate> chat;
+  if (!options.raw) {
+    chat = options.template_file.empty()
+               ? model_chat_template(*engine)
+               : std::optional(ChatTemplate::from_source(read_text_file(options.template_file), "", ""));
+  }
+  if (one_shot) {
+    if (!chat) {
+      complete(options, global, *engine);
+      return;
+    }
+    ChatSession session(*engine, std::move(*chat));
+    session.set_system(options.system);
+    print_end(session.ask(options.prompt, printing_request(options, global, *engine)), *engine, global);
+    return;
+  }
+  if (!chat) fmt::print(stderr, "This model has no chat template: each line you type is continued as plain text.\n");
+  chat_on_terminal(*engine, std::move(chat), options.system, options.sampling, global);
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, GlobalOptions& global) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("run", "Chat with a model, or answer one prompt");
+  options->model.add_to(*command);
+  auto* prompt = command->add_option("-p,--prompt", options->prompt, "Answer this and end");
+  command->add_option("-f,--file", options->prompt_file, "Answer the text of this file and end")->excludes(prompt);
+  command->add_flag("--raw", options->raw, "Complete plain text: no chat template, only the text on stdout");
+  command->add_option("--system", options->system, "System message");
+  command->add_option("--template", options->template_file, "Chat template in a file, instead of the model's own");
+  options->sampling.add_to(*command);
+  command->footer(
+      "Without -p it opens a chat; /help lists what can be typed there, Ctrl-C stops an answer.\n"
+      "Examples: mneme run model.gguf --memory 2G\n"
+      "          mneme run model.gguf --raw -p \"Once upon a time\" -n 100 --temp 0");
+  command->callback([options, &global] { run(*options, global); });
+}
+
+}  // namespace mneme::cli

@@ -1,0 +1,31 @@
+#include "cli/model_options.h"
+
+#include "base/byte_size.h"
+
+namespace mneme::cli {
+
+void ModelOptions::add_to(CLI::App& command, bool with_sequences) {
+  command.add_option("MODEL", model, "Model: a .gguf file (the first shard of several), a safetensors folder, or a pulled name")
+      ->required();
+  command.add_option("-m,--memory", memory, "Memory limit of the whole process, e.g. 2G (default: all of the machine's)");
+  command.add_option("-c,--context", context, "Tokens of context, e.g. 8k (default: as trained, or as many as fit)");
+  command.add_option("--kv", kv, "How keys and values are kept: f16, bf16, f32")->capture_default_str();
+  command.add_option("--batch", batch, "Tokens of one forward pass (default: 512, or as fits)")->check(CLI::Range(1, 65536));
+  command.add_flag("--no-pack", no_pack, "Use weights as they lie in the file: loads at once, runs slower");
+  if (with_sequences) {
+    command.add_option("--sequences", sequences, "Sequences side by side")->capture_default_str()->check(CLI::Range(1, 4096));
+  }
+}
+
+PlanRequest ModelOptions::request() const {
+  PlanRequest request;
+  if (!memory.empty()) request.memory = parse_byte_size(memory);
+  if (!context.empty()) request.context = parse_token_count(context);
+  if (batch > 0) request.batch = batch;
+  request.kv = KvPolicy::parse(kv);
+  request.n_sequences = sequences;
+  request.pack = !no_pack;
+  return request;
+}
+
+}  // namespace mneme::cli

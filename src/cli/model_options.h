@@ -1,0 +1,26 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <string>
+
+#include "engine/plan.h"
+
+namespace mneme::cli {
+
+/// The options of every command that opens a model for running: MODEL --memory --context --kv --batch --no-pack.
+struct ModelOptions {
+  std::string model;
+  std::string memory, context;
+  std::string kv = "f16";
+  uint32_t batch = 0;
+  uint32_t sequences = 1;
+  bool no_pack = false;
+
+  /// Adds the options to a command.
+  void add_to(CLI::App& command, bool with_sequences = false);
+  /// Checked form. Throws Error(kInvalidArgument).
+  PlanRequest request() const;
+};
+
+}  // namespace mneme::cli

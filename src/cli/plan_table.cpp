@@ -1,0 +1,40 @@
+#include "cli/plan_table.h"
+
+#include "base/byte_size.h"
+
+namespace mneme::cli {
+
+std::string plan_table(const MemoryPlan& plan, double bytes_per_second) {
+  std::string out = fmt::format("{:<12} {:>10} {:>6}  {}\n", "memory", "bytes", "share", "for");
+  const double total = static_cast<double>(plan.total());
+  for (const MemoryPlan::Row& row : plan.rows) {
+    out += fmt::format("{:<12} {:>10} {:>5.1f}%  {}\n", tag_name(row.tag), format_byte_size(row.bytes),
+                       100 * static_cast<double>(row.bytes) / total, row.what);
+  }
+  const uint64_t free = plan.limit > plan.total() ? plan.limit - plan.total() : 0;
+  out += fmt::format("{:<12} {:>10} {:>6}  of a limit of {}; {} stay free\n", "total", format_byte_size(plan.total()), "",
+                     format_byte_size(plan.limit), format_byte_size(free));
+  out += fmt::format("speed        at most {:.1f} tokens/s with an empty context, {:.1f} with a full one (reading {}/s)\n",
+                     plan.decode_rate(bytes_per_second), plan.decode_rate_full(bytes_per_second),
+                     format_byte_size(static_cast<uint64_t>(bytes_per_second)));
+  return out;
+}
+
+Json plan_json(const MemoryPlan& plan, double bytes_per_second) {
+  Json rows = Json::array();
+  for (const MemoryPlan::Row& row : plan.rows) {
+    rows.push_back({{"tag", tag_name(row.tag)}, {"for", row.what}, {"bytes", row.bytes}});
+  }
+  return {{"rows", rows},
+          {"total_bytes", plan.total()},
+          {"limit_bytes", plan.limit},
+          {"context", plan.context},
+          {"sequences", plan.n_sequences},
+          {"batch", plan.batch},
+          {"weight_bytes_per_token", plan.weight_bytes_per_token},
+          {"read_bytes_per_second", bytes_per_second},
+          {"predicted_tokens_per_second",
+           {{"empty_context", plan.decode_rate(bytes_per_second)}, {"full_context", plan.decode_rate_full(bytes_per_second)}}}};
+}
+
+}  // namespace mneme::cli

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/json.h"
+#include "engine/engine.h"
+#include "engine/generation.h"
+#include "engine/scheduler.h"
+#include "model/chat/chat_template.h"
+
+namespace mneme {
+
+/// One dialogue with a model: its messages, and the sequence that holds what the model has read of them.
+class ChatSession {
+ public:
+  /// `engine` must outlive the session. The template comes from the model's metadata unless one is given.
+  ChatSession(Engine& engine, ChatTemplate chat_template);
+
+  /// Replaces the system message; empty removes it.
+  void set_system(const std::string& text);
+  /// Adds the user's text, generates the answer and adds it too. `request` carries sampling, limits and callbacks; its
+  /// prompt and conversation are filled in here. A cancelled answer is kept as far as it came. Throws Error, and then the
+  /// messages are as before.
+  GenerationResult ask(const std::string& text, GenerationRequest request);
+  /// Answers the last user message again. Throws Error(kInvalidArgument) when there is none.
+  GenerationResult ask_again(GenerationRequest request);
+  /// Removes the last question and its answer; false when there is none.
+  bool undo();
+  /// Forgets all messages but the system message.
+  void reset();
+
+  const Json& messages() const { return messages_; }
+  /// Tokens that the model holds of the dialogue.
+  size_t n_tokens() const { return conversation_->tokens.size(); }
+  /// Ends the answer that is being generated; may be called from a signal-driven thread or an event.
+  void cancel();
+
+ private:
+  std::vector<TokenId> prompt() const;
+  GenerationResult answer(GenerationRequest request);
+
+  Engine& engine_;
+  ChatTemplate template_;
+  Json messages_ = Json::array();
+  std::shared_ptr<Conversation> conversation_ = std::make_shared<Conversation>();
+  Scheduler scheduler_;
+  Scheduler::RequestId current_ = 0;
+};
+
+/// The template of a model: `tokenizer.chat_template`, or nothing when the model was not made for chat.
+std::optional<ChatTemplate> model_chat_template(const Engine& engine);
+
+}  // namespace mneme

@@ -1,0 +1,73 @@
+#include "engine/engine.h"
+
+#include <numeric>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "budget/resident.h"
+
+namespace mneme {
+
+std::unique_ptr<Engine> Engine::open(const std::string& path, const PlanRequest& request, Ledger& ledger) {
+  std::unique_ptr<Engine> engine(new Engine(open_model(path, ledger), ledger));
+  engine->model_ = Model::build(engine->file_, ledger, request.context.value_or(0));
+  engine->tokenizer_ = Tokenizer::load(engine->file_.metadata());
+  const uint64_t counted = ledger.used(Tier::kRam);
+  const uint64_t resident = resident_bytes();
+  engine->plan_ = make_plan(*engine->model_, request, resident > counted ? resident - counted : 0);
+  engine->state_options_ = {request.kv, engine->plan_.context, engine->plan_.batch};
+  return engine;
+}
+
+std::unique_ptr<Engine> Engine::plan_only(const std::string& path, const PlanRequest& request, Ledger& ledger) {
+  return open(path, request, ledger);
+}
+
+std::unique_ptr<Engine> Engine::load(const std::string& path, const PlanRequest& request, Ledger& ledger) {
+  std::unique_ptr<Engine> engine = open(path, request, ledger);
+  const MemoryPlan& plan = engine->plan_;
+  ledger.set_limit(Tier::kRam, plan.limit);
+  engine->runtime_ = ledger.reserve(Tag::kRuntime, plan.bytes(Tag::kRuntime), "program, libraries, vocabulary");
+  {
+    Progress progress("loading", engine->file_.tensor_bytes(), "bytes");
+    engine->model_->weights.load(ledger, plan.pack, [&](uint64_t done) { progress.update(done); });
+  }
+  engine->workspace_ = std::make_unique<Workspace>(ledger, plan.bytes(Tag::kActivation));
+  return engine;
+}
+
+void Engine::check_tokens(std::span<const TokenId> tokens) const {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= model_->hyper.n_vocab) {
+      fail(ErrorCode::kInvalidArgument, "[run] token {} of the input: expected an id of 0 to {}, found {}", i,
+           model_->hyper.n_vocab - 1, tokens[i]);
+    }
+  }
+}
+
+void Engine::check_room(int64_t n_tokens, uint64_t n_more) const {
+  const uint64_t total = static_cast<uint64_t>(n_tokens) + n_more;
+  if (total <= plan_.context) return;
+  throw Error(ErrorCode::kContextOverflow,
+              fmt::format("[run] the context holds {} tokens, but {} are needed ({} present, {} new)", plan_.context, total,
+                          n_tokens, n_more),
+              "shorten the input or raise --context");
+}
+
+void Engine::run(SequenceState& state, std::span<const TokenId> tokens,
+                 FunctionRef<void(size_t, size_t, const float*)> each) {
+  check_tokens(tokens);
+  check_room(state.n_tokens(), tokens.size());
+  std::vector<int32_t> positions;
+  for (size_t first = 0; first < tokens.size(); first += plan_.batch) {
+    const size_t n = std::min<size_t>(plan_.batch, tokens.size() - first);
+    positions.resize(n);
+    std::iota(positions.begin(), positions.end(), static_cast<int32_t>(state.n_tokens()));
+    const SequenceSlice slice{&state, 0, n};
+    const Workspace::Scope scope(*workspace_);
+    const float* hidden = model_->forward({tokens.subspan(first, n), positions, {&slice, 1}}, *workspace_);
+    each(first, n, hidden);
+  }
+}
+
+}  // namespace mneme

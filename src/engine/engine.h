@@ -1,0 +1,65 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/function_ref.h"
+#include "engine/plan.h"
+#include "model/model.h"
+#include "model/tokenizer/tokenizer.h"
+#include "weights/model_file.h"
+
+namespace mneme {
+
+/// A model that is ready to run inside a memory limit: file, weights, vocabulary, plan and working memory.
+///
+/// The ledger is the caller's and outlives the engine. One thread of control runs passes at a time (the scheduler's, or a
+/// command's); what it reads from model() and tokenizer() is immutable.
+class Engine {
+ public:
+  /// Opens, plans, refuses what does not fit before loading anything, then loads. Sets the ledger's limit to the plan's.
+  /// Shows a progress bar on a terminal. Throws Error.
+  static std::unique_ptr<Engine> load(const std::string& path, const PlanRequest& request, Ledger& ledger);
+
+  /// Only opens and plans: nothing of the weights is read.
+  static std::unique_ptr<Engine> plan_only(const std::string& path, const PlanRequest& request, Ledger& ledger);
+
+  const Model& model() const { return *model_; }
+  const ModelFile& file() const { return file_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const MemoryPlan& plan() const { return plan_; }
+  const StateOptions& state_options() const { return state_options_; }
+  Ledger& ledger() const { return ledger_; }
+  Workspace& workspace() { return *workspace_; }
+
+  /// An empty sequence whose context may grow to the plan's.
+  std::unique_ptr<SequenceState> make_state() const { return model_->make_state(state_options_, ledger_); }
+
+  /// Appends tokens to one sequence in passes of at most the plan's batch. `each(first, n, hidden)` is called after each
+  /// pass with the index of its first token, the number of rows and the rows before the output norm [n, E].
+  /// Throws Error(kInvalidArgument) for ids outside the vocabulary, Error(kContextOverflow) with both numbers when the
+  /// sequence would grow too long; then nothing was appended.
+  void run(SequenceState& state, std::span<const TokenId> tokens,
+           FunctionRef<void(size_t first, size_t n, const float* hidden)> each);
+
+  /// Refuses ids outside the vocabulary.
+  void check_tokens(std::span<const TokenId> tokens) const;
+  /// Refuses to let a sequence of `n_tokens` grow by `n_more`.
+  void check_room(int64_t n_tokens, uint64_t n_more) const;
+
+ private:
+  Engine(ModelFile file, Ledger& ledger) : file_(std::move(file)), ledger_(ledger) {}
+  static std::unique_ptr<Engine> open(const std::string& path, const PlanRequest& request, Ledger& ledger);
+
+  ModelFile file_;
+  Ledger& ledger_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  MemoryPlan plan_;
+  StateOptions state_options_;
+  Reservation runtime_;
+  std::unique_ptr<Workspace> workspace_;
+};
+
+}  // namespace mneme

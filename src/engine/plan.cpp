@@ -1,0 +1,155 @@
+#include "engine/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "base/byte_size.h"
+#include "base/checked_math.h"
+#include "base/error.h"
+#include "budget/resident.h"
+
+namespace mneme {
+namespace {
+
+constexpr std::array<uint32_t, 6> kBatches = {512, 256, 128, 64, 32, 16};
+/// Growth of the process that no reservation covers: stacks, allocator slack, strings of a request.
+constexpr uint64_t kRuntimeSlack = uint64_t{6} << 20;
+/// Logits rows of one forward pass: a chunk of a prompt wants one, a decode step one a sequence.
+uint32_t outputs_of(const PlanRequest& request) { return std::max<uint32_t>(1, request.n_sequences); }
+
+/// Every matrix is read once a token, but of n experts only those used; token tables only when they are the output too.
+uint64_t active_weight_bytes(const Model& model, bool pack) {
+  uint64_t always = 0, experts = 0;
+  for (const auto& matrix : model.weights.matrices) {
+    const uint64_t bytes = matrix->resident_bytes(pack);
+    if (matrix->name.ends_with(']')) {
+      experts += bytes;
+    } else if (matrix.get() == model.output.weight ||
+               (matrix.get() != model.token_embedding && matrix.get() != model.position_embedding)) {
+      always += bytes;
+    }
+  }
+  const Hyperparameters& h = model.hyper;
+  return always + (h.n_experts > 0 ? experts * h.n_experts_used / h.n_experts : 0);
+}
+
+MemoryPlan fill(const Model& model, const PlanRequest& request, uint64_t runtime, uint64_t context, uint32_t batch) {
+  MemoryPlan plan;
+  plan.limit = request.memory;
+  plan.context = context;
+  plan.n_sequences = request.n_sequences;
+  plan.batch = batch;
+  plan.pack = request.pack;
+  const StateOptions state{request.kv, context, batch};
+  const uint64_t kv = model.state_bytes(state, context);
+  size_t widest = 0;
+  for (const auto& matrix : model.weights.matrices) widest = std::max(widest, matrix->columns());
+  plan.rows = {
+      {Tag::kWeights, fmt::format("{} matrices", model.weights.matrices.size()), model.weights.resident_bytes(request.pack)},
+      {Tag::kKv, fmt::format("{} x {} tokens, {}", request.n_sequences, context, request.kv.name()), kv * request.n_sequences},
+      {Tag::kActivation, fmt::format("passes of {} tokens", batch), model.workspace_bytes(batch, outputs_of(request))},
+      {Tag::kScratch, "prepared inputs of products", kernels::matmul_scratch_bytes(batch, widest)},
+      {Tag::kRuntime, "program, libraries, vocabulary", runtime + kRuntimeSlack},
+  };
+  plan.weight_bytes_per_token = active_weight_bytes(model, request.pack);
+  plan.kv_bytes_per_token_at_end = kv;
+  return plan;
+}
+
+/// Largest context up to `most` whose plan fits, in steps of 256 tokens; 0 when even one step does not.
+uint64_t largest_context(const Model& model, const PlanRequest& request, uint64_t runtime, uint64_t most, uint32_t batch) {
+  constexpr uint64_t kStep = 256;
+  const auto fits = [&](uint64_t context) {
+    return fill(model, request, runtime, context, batch).total() <= request.memory;
+  };
+  if (fits(most)) return most;
+  uint64_t low = 0, high = most / kStep;  // in steps; `low` fits, `high` may not
+  if (!fits(std::min(kStep, most))) return 0;
+  low = 1;
+  while (low + 1 < high) {
+    const uint64_t middle = (low + high) / 2;
+    (fits(middle * kStep) ? low : high) = middle;
+  }
+  return std::min(most, low * kStep);
+}
+
+[[noreturn]] void refuse(const Model& model, const PlanRequest& request, uint64_t runtime, const MemoryPlan& plan) {
+  PlanRequest least = request;
+  const uint64_t short_context = std::min<uint64_t>(plan.context, 256);
+  const uint64_t minimum = fill(model, least, runtime, short_context, kBatches.back()).total();
+  std::string parts;
+  for (const MemoryPlan::Row& row : plan.rows) {
+    parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", tag_name(row.tag), format_byte_size(row.bytes));
+  }
+  const uint64_t context = largest_context(model, request, runtime, plan.context, kBatches.back());
+  const std::string advice =
+      context > 0 ? fmt::format("use --context {} or less, or --memory {} or more", context,
+                                format_byte_size(round_up<uint64_t>(plan.total(), 1 << 20)))
+                  : fmt::format("the least for this model is --memory {}",
+                                format_byte_size(round_up<uint64_t>(minimum + (1 << 20), 1 << 20)));
+  throw Error(ErrorCode::kOutOfBudget,
+              fmt::format("[plan] {} tokens of context need {} ({}), but the limit is {}", plan.context,
+                          format_byte_size(plan.total()), parts, format_byte_size(request.memory)),
+              advice);
+}
+
+}  // namespace
+
+uint64_t MemoryPlan::total() const {
+  uint64_t sum = 0;
+  for (const Row& row : rows) sum += row.bytes;
+  return sum;
+}
+
+uint64_t MemoryPlan::bytes(Tag tag) const {
+  uint64_t sum = 0;
+  for (const Row& row : rows) sum += row.tag == tag ? row.bytes : 0;
+  return sum;
+}
+
+double MemoryPlan::decode_rate(double bytes_per_second) const {
+  return bytes_per_second / static_cast<double>(std::max<uint64_t>(1, weight_bytes_per_token));
+}
+
+double MemoryPlan::decode_rate_full(double bytes_per_second) const {
+  return bytes_per_second / static_cast<double>(std::max<uint64_t>(1, weight_bytes_per_token + kv_bytes_per_token_at_end));
+}
+
+MemoryPlan make_plan(const Model& model, const PlanRequest& given, uint64_t runtime) {
+  PlanRequest request = given;
+  const uint64_t trained = model.hyper.n_context;
+  if (request.memory == 0) request.memory = machine_memory_bytes();
+  if (request.n_sequences == 0) fail(ErrorCode::kInvalidArgument, "[plan] expected at least one sequence");
+  if (request.batch && *request.batch == 0) fail(ErrorCode::kInvalidArgument, "[plan] expected a batch of at least 1 token");
+  if (request.context && (*request.context == 0 || *request.context > trained)) {
+    fail(ErrorCode::kInvalidArgument, "[plan] expected a context of 1 to {} tokens (the trained length), found {}", trained,
+         *request.context);
+  }
+  std::vector<uint32_t> batches(kBatches.begin(), kBatches.end());
+  if (request.batch) batches = {*request.batch};
+  if (!model.causal) {  // an encoder takes its whole input in one pass
+    batches = {static_cast<uint32_t>(request.context.value_or(std::min<uint64_t>(trained, 2048)))};
+    request.context = batches.front();
+  }
+  // A long context is worth more than a large batch, down to 128 tokens a pass.
+  uint64_t best_context = 0;
+  uint32_t best_batch = batches.back();
+  for (uint32_t batch : batches) {
+    const uint64_t wanted = request.context.value_or(trained);
+    const uint64_t context = largest_context(model, request, runtime, wanted, batch);
+    if (context == wanted) return fill(model, request, runtime, context, batch);
+    const bool worthwhile = best_context == 0 || (batch >= 128 && context > best_context);
+    if (worthwhile && context > 0) {
+      best_context = context;
+      best_batch = batch;
+    }
+  }
+  if (request.context || best_context == 0) {
+    refuse(model, request, runtime, fill(model, request, runtime, request.context.value_or(std::min<uint64_t>(trained, 256)),
+                                         batches.back()));
+  }
+  return fill(model, request, runtime, best_context, best_batch);
+}
+
+}  // namespace mneme

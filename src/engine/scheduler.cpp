@@ -1,0 +1,319 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "engine/grammar/grammar.h"
+#include "engine/sampling/sampler.h"
+#include "engine/stop_strings.h"
+#include "engine/tokenizer_view.h"
+
+namespace mneme {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point a, Clock::time_point b) { return std::chrono::duration<double>(b - a).count(); }
+
+size_t common_prefix(std::span<const TokenId> a, std::span<const TokenId> b) {
+  const auto [at, other] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+  return static_cast<size_t>(at - a.begin());
+}
+
+}  // namespace
+
+std::string_view finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kEnd: return "end";
+    case FinishReason::kStopString: return "stop_string";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kContext: return "context";
+    case FinishReason::kCancelled: return "cancelled";
+    case FinishReason::kError: return "error";
+  }
+  return "unknown";
+}
+
+/// A request on its way: waiting, reading its prompt, answering.
+struct Scheduler::Active {
+  RequestId id;
+  GenerationRequest request;
+  std::shared_ptr<Conversation> conversation;
+  TokenizerView vocabulary;
+  Sampler sampler;
+  StreamingDetokenizer detokenizer;
+  StopStrings stops;
+  GenerationResult result;
+  uint64_t max_total;          ///< Tokens of prompt and answer at most.
+  Reservation headroom;        ///< Budget of the tokens to come.
+  size_t n_read = 0;           ///< Prompt tokens in the state.
+  TokenId next = -1;           ///< Sampled, not yet in the state.
+  Clock::time_point started, first_token;
+  bool cancelled = false;
+
+  Active(RequestId request_id, GenerationRequest&& r, const Engine& engine, uint64_t total)
+      : id(request_id),
+        request(std::move(r)),
+        conversation(request.conversation ? request.conversation : std::make_shared<Conversation>()),
+        vocabulary(engine.tokenizer()),
+        sampler(request.sampling, vocabulary),
+        detokenizer(engine.tokenizer()),
+        stops(request.stop),
+        max_total(total) {}
+
+  bool reading() const { return n_read < request.prompt.size(); }
+  SequenceState& state() { return *conversation->state; }
+};
+
+Scheduler::Scheduler(Engine& engine) : engine_(engine) {}
+Scheduler::~Scheduler() = default;
+
+Scheduler::RequestId Scheduler::submit(GenerationRequest request) {
+  if (!engine_.model().output) {
+    fail(ErrorCode::kUnsupported, "[generate] {} is an encoder: it makes embeddings only", engine_.file().path());
+  }
+  if (request.prompt.empty()) fail(ErrorCode::kInvalidArgument, "[generate] expected at least one prompt token");
+  engine_.check_tokens(request.prompt);
+  engine_.check_room(0, request.prompt.size() + request.max_tokens);
+  const uint64_t context = engine_.plan().context;
+  if (request.max_tokens == 0 && request.prompt.size() == context) {
+    engine_.check_room(static_cast<int64_t>(context), 1);
+  }
+  const uint64_t total = request.max_tokens > 0 ? request.prompt.size() + request.max_tokens : context;
+  const std::lock_guard lock(mutex_);
+  auto active = std::make_unique<Active>(next_id_, std::move(request), engine_, total);
+  active->result.n_prompt = static_cast<uint32_t>(active->request.prompt.size());
+  incoming_.push_back(std::move(active));
+  ++n_pending_;
+  return next_id_++;
+}
+
+void Scheduler::cancel(RequestId id) {
+  const std::lock_guard lock(mutex_);
+  cancelled_.push_back(id);
+}
+
+size_t Scheduler::n_pending() const {
+  const std::lock_guard lock(mutex_);
+  return n_pending_;
+}
+
+void Scheduler::take_submissions() {
+  std::vector<RequestId> cancelled;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& active : incoming_) waiting_.push_back(std::move(active));
+    incoming_.clear();
+    cancelled.swap(cancelled_);
+  }
+  for (RequestId id : cancelled) {
+    for (auto& active : running_) active->cancelled |= active->id == id;
+    for (auto& active : waiting_) active->cancelled |= active->id == id;
+  }
+}
+
+/// Prepares the sequence and reserves its worst case. False when there is no room now; alone, that is final.
+bool Scheduler::try_start(Active& active, bool alone) {
+  Conversation& conversation = *active.conversation;
+  const std::vector<TokenId>& prompt = active.request.prompt;
+  size_t shared = common_prefix(conversation.tokens, prompt);
+  shared = std::min(shared, prompt.size() - 1);  // the last token's logits are needed
+  if (conversation.state && shared < conversation.tokens.size() &&
+      !conversation.state->truncate(static_cast<int64_t>(shared))) {
+    conversation.state.reset();
+  }
+  if (!conversation.state) {
+    conversation.state = engine_.make_state();
+    shared = 0;
+  }
+  conversation.tokens.resize(shared);
+  const uint64_t worst = engine_.model().state_bytes(engine_.state_options(), active.max_total);
+  const uint64_t held = conversation.state->bytes();
+  const uint64_t more = worst > held ? worst - held : 0;
+  auto headroom = engine_.ledger().try_reserve(Tag::kKv, more, "context of a request");
+  if (!headroom) {
+    if (alone) active.headroom = engine_.ledger().reserve(Tag::kKv, more, "context of a request");  // throws the numbers
+    return false;
+  }
+  active.headroom = std::move(*headroom);
+  active.n_read = shared;
+  active.result.n_reused = static_cast<uint32_t>(shared);
+  active.started = Clock::now();
+  return true;
+}
+
+void Scheduler::admit() {
+  std::erase_if(waiting_, [&](std::unique_ptr<Active>& active) {
+    if (!active->cancelled) return false;
+    finish(*active, FinishReason::kCancelled);
+    return true;
+  });
+  while (!waiting_.empty() && running_.size() < engine_.plan().n_sequences) {
+    Active& active = *waiting_.front();
+    try {
+      if (!try_start(active, running_.empty())) return;
+      running_.push_back(std::move(waiting_.front()));
+    } catch (const Error& e) {
+      finish(active, FinishReason::kError, e.what());
+    }
+    waiting_.pop_front();
+  }
+}
+
+bool Scheduler::step() {
+  take_submissions();
+  for (auto& active : running_) {
+    if (active->cancelled) finish(*active, FinishReason::kCancelled);
+  }
+  const auto drop_finished = [&] { std::erase_if(running_, [](const auto& active) { return active->max_total == 0; }); };
+  drop_finished();
+  admit();
+  if (running_.empty()) return false;
+  pass();
+  drop_finished();
+  return true;
+}
+
+void Scheduler::run() {
+  while (step()) {
+  }
+}
+
+void Scheduler::pass() {
+  struct Part {
+    Active* active;
+    size_t begin, n;
+    bool wants_logits;
+  };
+  std::vector<TokenId> tokens;
+  std::vector<int32_t> positions;
+  std::vector<Part> parts;
+  const auto add = [&](Active& active, std::span<const TokenId> piece, bool wants_logits) {
+    parts.push_back({&active, tokens.size(), piece.size(), wants_logits});
+    for (size_t i = 0; i < piece.size(); ++i) {
+      tokens.push_back(piece[i]);
+      positions.push_back(static_cast<int32_t>(active.state().n_tokens() + static_cast<int64_t>(i)));
+    }
+  };
+  for (auto& active : running_) {
+    if (!active->reading() && tokens.size() < engine_.plan().batch) add(*active, {&active->next, 1}, true);
+  }
+  for (auto& active : running_) {
+    const size_t room = engine_.plan().batch - tokens.size();
+    if (!active->reading() || room == 0) continue;
+    const size_t n = std::min(room, active->request.prompt.size() - active->n_read);
+    const std::span piece(active->request.prompt.data() + active->n_read, n);
+    add(*active, piece, active->n_read + n == active->request.prompt.size());
+  }
+
+  std::vector<SequenceSlice> slices;
+  std::vector<size_t> rows;
+  for (const Part& part : parts) {
+    // What the state is about to grow by moves from the headroom to the state's own reservations.
+    Active& active = *part.active;
+    const uint64_t after = engine_.model().state_bytes(
+        engine_.state_options(), static_cast<uint64_t>(active.state().n_tokens()) + part.n);
+    const uint64_t worst = engine_.model().state_bytes(engine_.state_options(), active.max_total);
+    active.headroom.resize(std::min(active.headroom.bytes(), worst > after ? worst - after : 0));
+    slices.push_back({&active.state(), part.begin, part.n});
+    if (part.wants_logits) rows.push_back(part.begin + part.n - 1);
+  }
+  Workspace& workspace = engine_.workspace();
+  const Workspace::Scope scope(workspace);
+  const float* hidden = engine_.model().forward({tokens, positions, slices}, workspace);
+  const size_t n_logits = engine_.model().n_logits();
+  float* const logits = rows.empty() ? nullptr : workspace.floats(rows.size() * n_logits);
+  if (!rows.empty()) engine_.model().logits(hidden, rows, workspace, logits);
+
+  size_t row = 0;
+  for (const Part& part : parts) {
+    Active& active = *part.active;
+    active.conversation->tokens.insert(active.conversation->tokens.end(), tokens.begin() + static_cast<long>(part.begin),
+                                       tokens.begin() + static_cast<long>(part.begin + part.n));
+    if (active.reading()) active.n_read += part.n;
+    if (!part.wants_logits) continue;
+    const std::span<const float> out(logits + row++ * n_logits, engine_.model().hyper.n_vocab);
+    try {
+      deliver(active, out);
+    } catch (const Error& e) {
+      finish(active, FinishReason::kError, e.what());
+    }
+  }
+}
+
+/// Chooses the next token of one sequence and hands it to the request.
+void Scheduler::deliver(Active& active, std::span<const float> logits) {
+  GenerationResult& result = active.result;
+  GenerationRequest& request = active.request;
+  const auto now = Clock::now();
+  if (result.tokens.empty()) {
+    result.prompt_seconds = seconds_between(active.started, now);
+    active.first_token = now;
+  }
+  GeneratedToken generated;
+  generated.token = active.sampler.sample(logits, request.grammar.get());
+  if (request.n_logprobs >= 0) {
+    active.sampler.log_probabilities(logits, generated, static_cast<size_t>(request.n_logprobs));
+  }
+  active.sampler.accept(generated.token);
+  if (engine_.tokenizer().is_end_of_generation(generated.token)) {
+    finish(active, FinishReason::kEnd);
+    return;
+  }
+  if (request.grammar) request.grammar->accept(generated.token);
+  result.tokens.push_back(std::move(generated));
+  result.decode_seconds = seconds_between(active.first_token, Clock::now());
+  active.next = result.tokens.back().token;
+
+  GenerationEvent event;
+  event.token = &result.tokens.back();
+  event.text = active.stops.push(active.detokenizer.push(active.next));
+  result.text += event.text;
+  if (request.on_event) request.on_event(event);
+  if (active.stops.found()) {
+    result.stop_string = *active.stops.found();
+    finish(active, FinishReason::kStopString);
+  } else if (request.max_tokens > 0 && result.tokens.size() >= request.max_tokens) {
+    finish(active, FinishReason::kLength);
+  } else if (request.prompt.size() + result.tokens.size() >= engine_.plan().context) {
+    finish(active, FinishReason::kContext);
+  }
+}
+
+/// Sends the last event and marks the request as done (max_total = 0); the sequence stays with its conversation.
+void Scheduler::finish(Active& active, FinishReason reason, const std::string& error) {
+  GenerationResult& result = active.result;
+  result.reason = reason;
+  result.error = error;
+  GenerationEvent event;
+  if (reason != FinishReason::kStopString) event.text = active.stops.push(active.detokenizer.finish()) + active.stops.finish();
+  result.text += event.text;
+  event.finished = &result;
+  active.headroom.release();
+  active.max_total = 0;
+  if (!active.request.conversation) active.conversation.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    --n_pending_;
+  }
+  if (active.request.on_event) active.request.on_event(event);
+}
+
+GenerationResult generate(Engine& engine, GenerationRequest request) {
+  GenerationResult result;
+  const auto forward = std::move(request.on_event);
+  request.on_event = [&](const GenerationEvent& event) {
+    if (forward) forward(event);
+    if (event.finished != nullptr) result = *event.finished;
+  };
+  Scheduler scheduler(engine);
+  scheduler.submit(std::move(request));
+  scheduler.run();
+  if (result.reason == FinishReason::kError) throw Error(ErrorCode::kOutOfBudget, result.error);
+  return result;
+}
+
+}  // namespace mneme

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/generation.h"
+
+namespace mneme {
+
+/// Runs many requests at once on one engine: continuous batching (Orca, OSDI 2022) with prompts in chunks (Sarathi,
+/// arXiv 2308.16369). Each pass holds one token of every answering sequence and fills the rest of the batch with pieces of
+/// waiting prompts, so a long prompt never stalls the answers.
+///
+/// A request is admitted when the keys and values of its worst case (prompt + max_tokens) fit the budget, and then cannot
+/// run out of memory. The answer of a request does not depend on its neighbours.
+///
+/// submit() and cancel() may be called from any thread; step() and run() from one thread at a time.
+class Scheduler {
+ public:
+  using RequestId = uint64_t;
+
+  /// `engine` must outlive the scheduler; at most plan().n_sequences requests run at once.
+  explicit Scheduler(Engine& engine);
+  ~Scheduler();
+
+  /// Queues a request. Throws Error for an empty or impossible one (tokens out of range, longer than the context with the
+  /// exact numbers, wrong sampling options); everything later is reported through the request's events.
+  RequestId submit(GenerationRequest request);
+  /// Ends a request at the next token; its last event says kCancelled. Unknown ids are ignored.
+  void cancel(RequestId id);
+
+  /// One forward pass. Returns false when there is nothing to do.
+  bool step();
+  /// Steps until all requests are done.
+  void run();
+  /// Requests that wait or run.
+  size_t n_pending() const;
+
+ private:
+  struct Active;
+
+  void take_submissions();
+  void admit();
+  bool try_start(Active& active, bool alone);
+  void pass();
+  void deliver(Active& active, std::span<const float> logits);
+  void finish(Active& active, FinishReason reason, const std::string& error = {});
+
+  Engine& engine_;
+  mutable std::mutex mutex_;                     ///< Guards incoming_, cancelled_ and next_id_.
+  std::vector<std::unique_ptr<Active>> incoming_;
+  std::vector<RequestId> cancelled_;
+  RequestId next_id_ = 1;
+  size_t n_pending_ = 0;
+  std::deque<std::unique_ptr<Active>> waiting_;
+  std::vector<std::unique_ptr<Active>> running_;
+};
+
+/// Runs one request alone and returns its result. Throws Error when it fails.
+GenerationResult generate(Engine& engine, GenerationRequest request);
+
+}  // namespace mneme

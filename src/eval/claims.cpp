@@ -1,0 +1,53 @@
+#include "eval/claims.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "eval/foundation_claims.h"
+
+namespace mneme {
+
+std::span<const Claim> all_claims() {
+  static const std::vector<Claim> claims = foundation_claims();
+  return claims;
+}
+
+std::vector<ClaimResult> measure_claims(std::span<const Claim> claims, const std::optional<std::string>& system,
+                                        const std::function<void(const Claim&)>& started) {
+  std::set<std::string> known;
+  for (const Claim& claim : claims) known.insert(claim.system);
+  if (system && !known.contains(*system)) {
+    fail(ErrorCode::kNotFound, "[eval claims] expected a system among {}, found '{}'", fmt::join(known, ", "), *system);
+  }
+  std::vector<ClaimResult> results;
+  for (const Claim& claim : claims) {
+    if (system && claim.system != *system) continue;
+    started(claim);
+    ClaimResult result{&claim, {}, false, {}};
+    try {
+      result.measured = claim.measure();
+      result.holds = claim.at_most ? result.measured.value <= claim.target : result.measured.value >= claim.target;
+    } catch (const Error& e) {
+      result.error = e.what();
+    }
+    results.push_back(std::move(result));
+  }
+  return results;
+}
+
+Json to_json(const ClaimResult& r) {
+  Json out = {{"system", r.claim->system}, {"source", r.claim->source}, {"claim", r.claim->text}, {"unit", r.claim->unit},
+              {"paper", r.claim->paper},   {"target", r.claim->target}, {"at_most", r.claim->at_most}, {"holds", r.holds}};
+  if (r.error.empty()) {
+    out["measured"] = r.measured.value;
+    out["how"] = r.measured.how;
+  } else {
+    out["error"] = r.error;
+  }
+  return out;
+}
+
+}  // namespace mneme

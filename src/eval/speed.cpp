@@ -1,0 +1,113 @@
+#include "eval/speed.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <vector>
+
+#include "base/error.h"
+#include "base/philox.h"
+
+namespace mneme {
+namespace {
+
+std::vector<TokenId> random_tokens(const Model& model, size_t n) {
+  PhiloxStream random(42);
+  std::vector<TokenId> tokens(n);
+  for (TokenId& token : tokens) token = static_cast<TokenId>(random.next_below(model.hyper.n_vocab));
+  return tokens;
+}
+
+SampleStatistics repeat(const SpeedOptions& options, double tokens, const std::function<void()>& prepare,
+                        const std::function<void()>& work) {
+  std::vector<double> rates;
+  for (uint32_t i = 0; i <= options.repetitions; ++i) {
+    prepare();
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (i > 0) rates.push_back(tokens / seconds);
+  }
+  return summarise(rates);
+}
+
+void check(const Engine& engine, const SpeedOptions& options) {
+  if (!engine.model().causal) fail(ErrorCode::kUnsupported, "[bench] {} is an encoder", engine.file().path());
+  if (options.n_tokens == 0 || options.repetitions == 0) {
+    fail(ErrorCode::kInvalidArgument, "[bench] expected at least one token and one repetition");
+  }
+  engine.check_room(options.depth, options.n_tokens);
+}
+
+}  // namespace
+
+SpeedResult prefill_speed(Engine& engine, const SpeedOptions& options) {
+  check(engine, options);
+  const Model& model = engine.model();
+  const std::vector<TokenId> before = random_tokens(model, options.depth), prompt = random_tokens(model, options.n_tokens);
+  std::unique_ptr<SequenceState> state;
+  SpeedResult result;
+  result.tokens_per_second = repeat(
+      options, options.n_tokens,
+      [&] {
+        state.reset();
+        state = engine.make_state();
+        if (!before.empty()) engine.run(*state, before, [](size_t, size_t, const float*) {});
+      },
+      [&] {
+        engine.run(*state, prompt, [&](size_t first, size_t n, const float* hidden) {
+          if (first + n != prompt.size()) return;
+          const Workspace::Scope scope(engine.workspace());
+          float* const logits = engine.workspace().floats(model.n_logits());
+          const size_t last = n - 1;
+          model.logits(hidden, {&last, 1}, engine.workspace(), logits);
+        });
+      });
+  return result;
+}
+
+SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
+  check(engine, options);
+  const Model& model = engine.model();
+  const size_t n_sequences = engine.plan().n_sequences;
+  const std::vector<TokenId> before = random_tokens(model, std::max<size_t>(1, options.depth));
+  std::vector<std::unique_ptr<SequenceState>> states(n_sequences);
+  for (auto& state : states) {
+    state = engine.make_state();
+    engine.run(*state, before, [](size_t, size_t, const float*) {});
+  }
+  std::vector<TokenId> tokens(n_sequences);
+  std::vector<int32_t> positions(n_sequences);
+  std::vector<SequenceSlice> slices;
+  std::vector<size_t> rows(n_sequences);
+  std::iota(rows.begin(), rows.end(), size_t{0});
+  for (size_t s = 0; s < n_sequences; ++s) slices.push_back({states[s].get(), s, 1});
+
+  SpeedResult result;
+  result.tokens_per_second = repeat(
+      options, static_cast<double>(options.n_tokens) * static_cast<double>(n_sequences),
+      [&] {
+        for (auto& state : states) {
+          if (!state->truncate(options.depth)) fail(ErrorCode::kUnsupported, "[bench] this model's state cannot go back");
+        }
+        tokens = random_tokens(model, n_sequences);
+      },
+      [&] {
+        for (uint32_t i = 0; i < options.n_tokens; ++i) {
+          for (size_t s = 0; s < n_sequences; ++s) positions[s] = static_cast<int32_t>(states[s]->n_tokens());
+          const Workspace::Scope scope(engine.workspace());
+          const float* hidden = model.forward({tokens, positions, slices}, engine.workspace());
+          float* const logits = engine.workspace().floats(n_sequences * model.n_logits());
+          model.logits(hidden, rows, engine.workspace(), logits);
+          for (size_t s = 0; s < n_sequences; ++s) {
+            const float* const row = logits + s * model.n_logits();
+            tokens[s] = static_cast<TokenId>(std::max_element(row, row + model.hyper.n_vocab) - row);
+          }
+        }
+      });
+  const double kv = static_cast<double>(model.state_bytes(engine.state_options(), options.depth + options.n_tokens / 2));
+  result.bytes_per_token = static_cast<double>(engine.plan().weight_bytes_per_token) / static_cast<double>(n_sequences) + kv;
+  return result;
+}
+
+}  // namespace mneme

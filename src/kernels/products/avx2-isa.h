@@ -1,0 +1,144 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace mneme::kernels::products::MNEME_TARGET {
+
+/// AVX2 with FMA and F16C: what the kernels call a vector is two registers, rows 0-7 and 8-15.
+struct Isa {
+  static constexpr size_t kStripes = 1;
+  static constexpr size_t kInt8Tokens = 2;   ///< 8 accumulators of the 16 registers.
+  static constexpr size_t kFloatTokens = 6;  ///< 12 accumulators.
+  static constexpr bool kSignedWide = true;  ///< See dot().
+
+  struct Bytes {
+    __m256i low, high;
+  };
+  using Ints = Bytes;
+  struct Floats {
+    __m256 low, high;
+  };
+
+  static MNEME_INLINE __m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static MNEME_INLINE Bytes load_bytes(const uint8_t* p) { return {load(p), load(p + 32)}; }
+  static MNEME_INLINE void store_bytes(uint8_t* p, Bytes v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v.low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), v.high);
+  }
+  static MNEME_INLINE Bytes mask(Bytes v, uint8_t bits) {
+    const __m256i m = _mm256_set1_epi8(static_cast<char>(bits));
+    return {_mm256_and_si256(v.low, m), _mm256_and_si256(v.high, m)};
+  }
+  static MNEME_INLINE Bytes merge(Bytes a, Bytes b) {
+    return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
+  }
+  template <size_t kBits>
+  static MNEME_INLINE Bytes shift_right(Bytes v) {
+    return {_mm256_srli_epi16(v.low, kBits), _mm256_srli_epi16(v.high, kBits)};
+  }
+  template <size_t kBits>
+  static MNEME_INLINE Bytes shift_left(Bytes v) {
+    return {_mm256_slli_epi16(v.low, kBits), _mm256_slli_epi16(v.high, kBits)};
+  }
+  static MNEME_INLINE Bytes look_up(const uint8_t* table, Bytes codes) {
+    const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    return {_mm256_shuffle_epi8(entries, codes.low), _mm256_shuffle_epi8(entries, codes.high)};
+  }
+
+  static MNEME_INLINE Ints set_ints(int32_t v) { return {_mm256_set1_epi32(v), _mm256_set1_epi32(v)}; }
+
+  /// Products of pairs are summed in 16 bits: 2 * 63 * 127 fits for narrow levels. Wide ones are taken as signed, level
+  /// less 128, and multiply |level| with x of the level's sign: 2 * 128 * 127 fits just so.
+  template <bool kWide>
+  static MNEME_INLINE __m256i dot_half(__m256i sum, __m256i levels, __m256i x) {
+    if constexpr (kWide) {
+      const __m256i s = _mm256_xor_si256(levels, _mm256_set1_epi8(static_cast<char>(0x80)));
+      x = _mm256_sign_epi8(x, s);
+      levels = _mm256_abs_epi8(s);
+    }
+    const __m256i pairs = _mm256_maddubs_epi16(levels, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  /// sum + dot product of the four levels of each row with the four activations at x.
+  template <bool kWide>
+  static MNEME_INLINE Ints dot(Ints sum, Bytes levels, const int8_t* x) {
+    int32_t quad = 0;
+    std::memcpy(&quad, x, sizeof quad);
+    const __m256i v = _mm256_set1_epi32(quad);
+    return {dot_half<kWide>(sum.low, levels.low, v), dot_half<kWide>(sum.high, levels.high, v)};
+  }
+  static MNEME_INLINE Floats as_floats(Ints v) { return {_mm256_castsi256_ps(v.low), _mm256_castsi256_ps(v.high)}; }
+
+  static MNEME_INLINE Floats zero_floats() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static MNEME_INLINE Floats set_floats(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
+  static MNEME_INLINE Floats load_floats(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static MNEME_INLINE void store_floats(float* p, Floats v) {
+    _mm256_storeu_ps(p, v.low);
+    _mm256_storeu_ps(p + 8, v.high);
+  }
+  static MNEME_INLINE Floats add(Floats a, Floats b) {
+    return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+  }
+  static MNEME_INLINE Floats subtract(Floats a, Floats b) {
+    return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+  }
+  static MNEME_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+  }
+  static MNEME_INLINE Floats subtract_product(Floats a, Floats b, Floats c) {
+    return {_mm256_fnmadd_ps(a.low, b.low, c.low), _mm256_fnmadd_ps(a.high, b.high, c.high)};
+  }
+  static MNEME_INLINE Floats load_halves(const uint8_t* p) {
+    const __m256i halves = load(p);
+    return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+  }
+  static MNEME_INLINE __m256 dot_bf16_half(__m256 sum, __m256i pairs, __m256i x) {
+    const __m256i second = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    sum = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(pairs, second)),
+                          _mm256_castsi256_ps(_mm256_and_si256(x, second)), sum);
+    return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)),
+                           _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)), sum);
+  }
+  /// sum + products of the pair of bfloat16 of each row with the pair at x, the second product first.
+  static MNEME_INLINE Floats dot_bf16(Floats sum, const uint8_t* pairs, const uint16_t* x) {
+    int32_t pair = 0;
+    std::memcpy(&pair, x, sizeof pair);
+    const __m256i v = _mm256_set1_epi32(pair);
+    return {dot_bf16_half(sum.low, load(pairs), v), dot_bf16_half(sum.high, load(pairs + 32), v)};
+  }
+
+  /// out[i][r] = word i of row r, 8 words of 8 rows.
+  static MNEME_INLINE void transpose_8(const uint8_t* const* rows, size_t offset, uint8_t* out) {
+    __m256i a[8], b[8];
+    for (size_t r = 0; r < 8; ++r) a[r] = load(rows[r] + offset);
+    for (size_t i = 0; i < 4; ++i) {
+      b[2 * i] = _mm256_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+      b[2 * i + 1] = _mm256_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+    }
+    for (size_t i = 0; i < 2; ++i) {
+      for (size_t j = 0; j < 2; ++j) {
+        a[4 * i + 2 * j] = _mm256_unpacklo_epi64(b[4 * i + j], b[4 * i + 2 + j]);
+        a[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(b[4 * i + j], b[4 * i + 2 + j]);
+      }
+    }
+    // a[4i + w] now holds, in 128-bit lane l, word 4l + w of rows 4i .. 4i + 3.
+    for (size_t w = 0; w < 4; ++w) {
+      const __m256i first = _mm256_permute2x128_si256(a[w], a[4 + w], 0x20);
+      const __m256i second = _mm256_permute2x128_si256(a[w], a[4 + w], 0x31);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 64 * w), first);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 64 * (4 + w)), second);
+    }
+  }
+  /// out[i][r] = word i of row r, 16 words of 16 rows.
+  static MNEME_INLINE void transpose_16(const uint8_t* const (&rows)[16], size_t offset, uint8_t* out) {
+    for (size_t i = 0; i < 2; ++i) {
+      for (size_t r = 0; r < 2; ++r) transpose_8(rows + 8 * r, offset + 32 * i, out + 512 * i + 32 * r);
+    }
+  }
+};
+
+}  // namespace mneme::kernels::products::MNEME_TARGET

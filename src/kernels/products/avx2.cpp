@@ -1,0 +1,36 @@
+// Products with AVX2, FMA and F16C.
+#if defined(__x86_64__)
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "kernels/products/formats.h"
+#include "kernels/products/product_table.h"
+#include "kernels/products/target.h"
+
+#define MNEME_TARGET avx2
+
+HWY_PUSH_ATTRIBUTES("avx2,fma,f16c")
+
+#include "kernels/products/avx2-isa.h"
+//
+#include "kernels/products/activations-inl.h"
+#include "kernels/products/stripes-inl.h"
+
+HWY_POP_ATTRIBUTES
+
+namespace mneme::kernels::products {
+
+const ProductTable& avx2_table() {
+  static constexpr ProductTable kTable = {&avx2::find_entry, &avx2::quantize, &avx2::to_bf16};
+  return kTable;
+}
+
+}  // namespace mneme::kernels::products
+
+#endif

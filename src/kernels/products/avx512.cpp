@@ -1,0 +1,42 @@
+// Products with AVX-512 F, BW, DQ, VL, VNNI and BF16.
+#if defined(__x86_64__)
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes the undefined operands inside its own intrinsics for mistakes (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "kernels/products/formats.h"
+#include "kernels/products/product_table.h"
+#include "kernels/products/target.h"
+
+#define MNEME_TARGET avx512
+
+HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")
+
+#include "kernels/products/avx512-isa.h"
+//
+#include "kernels/products/activations-inl.h"
+#include "kernels/products/stripes-inl.h"
+
+HWY_POP_ATTRIBUTES
+
+namespace mneme::kernels::products {
+
+const ProductTable& avx512_table() {
+  static constexpr ProductTable kTable = {&avx512::find_entry, &avx512::quantize, &avx512::to_bf16};
+  return kTable;
+}
+
+}  // namespace mneme::kernels::products
+
+#endif

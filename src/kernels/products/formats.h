@@ -1,0 +1,179 @@
+#pragma once
+
+#include <array>
+
+#include "kernels/products/format.h"
+#include "tensor/dtype.h"
+
+/// One description a type that multiplies with 8-bit activations. Block layouts: the GGUF documents of ggml.
+namespace mneme::kernels::products {
+
+/// Defaults that most types share.
+struct FormatBase {
+  static constexpr size_t kGroup = kBlockColumns;      ///< Columns that share a scale: 16 or 32.
+  static constexpr bool kMinimum = false;              ///< Has a minimum per group.
+  static constexpr bool kPackable = true;              ///< Has a packed form of the same size.
+  static constexpr const uint8_t* kLevels = nullptr;   ///< Level of each of the 16 codes; null: the code itself.
+};
+
+/// Values of the non-linear 4-bit types, shifted by 128.
+inline constexpr std::array<uint8_t, 16> kIq4Levels = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                       129, 141, 153, 166, 181, 197, 217, 241};
+/// Doubled values of a 4-bit float (E2M1), shifted by 16.
+inline constexpr std::array<uint8_t, 16> kFp4Levels = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
+
+struct Q4_0 : FormatBase {
+  static constexpr DType kDType = DType::kQ4_0;
+  static constexpr size_t kBlock = 32, kBytes = 18;
+  static constexpr Planes kPlanes = Planes::kNibble;
+  static constexpr int kZero = 8;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
+};
+
+struct Q4_1 : FormatBase {
+  static constexpr DType kDType = DType::kQ4_1;
+  static constexpr size_t kBlock = 32, kBytes = 20;
+  static constexpr Planes kPlanes = Planes::kNibble;
+  static constexpr int kZero = 0;
+  static constexpr bool kMinimum = true;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 2}}};
+};
+
+struct Q5_0 : FormatBase {
+  static constexpr DType kDType = DType::kQ5_0;
+  static constexpr size_t kBlock = 32, kBytes = 22;
+  static constexpr Planes kPlanes = Planes::kNibbleOne;
+  static constexpr int kZero = 16;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
+};
+
+struct Q5_1 : FormatBase {
+  static constexpr DType kDType = DType::kQ5_1;
+  static constexpr size_t kBlock = 32, kBytes = 24;
+  static constexpr Planes kPlanes = Planes::kNibbleOne;
+  static constexpr int kZero = 0;
+  static constexpr bool kMinimum = true;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 2}}};
+};
+
+struct Q8_0 : FormatBase {
+  static constexpr DType kDType = DType::kQ8_0;
+  static constexpr size_t kBlock = 32, kBytes = 34;
+  static constexpr Planes kPlanes = Planes::kByte;
+  static constexpr int kZero = 128;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
+};
+
+struct Iq4Nl : FormatBase {
+  static constexpr DType kDType = DType::kIQ4_NL;
+  static constexpr size_t kBlock = 32, kBytes = 18;
+  static constexpr Planes kPlanes = Planes::kNibble;
+  static constexpr int kZero = 128;
+  static constexpr const uint8_t* kLevels = kIq4Levels.data();
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
+};
+
+struct Mxfp4 : FormatBase {
+  static constexpr DType kDType = DType::kMXFP4;
+  static constexpr size_t kBlock = 32, kBytes = 17;
+  static constexpr Planes kPlanes = Planes::kNibble;
+  static constexpr int kZero = 16;
+  static constexpr const uint8_t* kLevels = kFp4Levels.data();
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 1, 1}}};
+};
+
+struct Q2_K : FormatBase {
+  static constexpr DType kDType = DType::kQ2_K;
+  static constexpr size_t kBlock = 256, kBytes = 84;
+  static constexpr Planes kPlanes = Planes::kTwo;
+  static constexpr int kZero = 0;
+  static constexpr size_t kGroup = 16;
+  static constexpr bool kMinimum = true;
+  static constexpr std::array<HeaderRun, 2> kHeader = {{{0, 1, 16}, {80, 2, 2}}};
+};
+
+struct Q3_K : FormatBase {
+  static constexpr DType kDType = DType::kQ3_K;
+  static constexpr size_t kBlock = 256, kBytes = 110;
+  static constexpr Planes kPlanes = Planes::kTwoOne;
+  static constexpr int kZero = 4;
+  static constexpr size_t kGroup = 16;
+  static constexpr std::array<HeaderRun, 2> kHeader = {{{96, 1, 12}, {108, 2, 1}}};
+};
+
+struct Q4_K : FormatBase {
+  static constexpr DType kDType = DType::kQ4_K;
+  static constexpr size_t kBlock = 256, kBytes = 144;
+  static constexpr Planes kPlanes = Planes::kNibble;
+  static constexpr int kZero = 0;
+  static constexpr bool kMinimum = true;
+  static constexpr std::array<HeaderRun, 2> kHeader = {{{0, 2, 2}, {4, 1, 12}}};
+};
+
+struct Q5_K : FormatBase {
+  static constexpr DType kDType = DType::kQ5_K;
+  static constexpr size_t kBlock = 256, kBytes = 176;
+  static constexpr Planes kPlanes = Planes::kNibbleOne;
+  static constexpr int kZero = 0;
+  static constexpr bool kMinimum = true;
+  static constexpr std::array<HeaderRun, 2> kHeader = {{{0, 2, 2}, {4, 1, 12}}};
+};
+
+struct Q6_K : FormatBase {
+  static constexpr DType kDType = DType::kQ6_K;
+  static constexpr size_t kBlock = 256, kBytes = 210;
+  static constexpr Planes kPlanes = Planes::kNibbleTwo;
+  static constexpr int kZero = 32;
+  static constexpr size_t kGroup = 16;
+  static constexpr std::array<HeaderRun, 2> kHeader = {{{192, 1, 16}, {208, 2, 1}}};
+};
+
+struct Iq4Xs : FormatBase {
+  static constexpr DType kDType = DType::kIQ4_XS;
+  static constexpr size_t kBlock = 256, kBytes = 136;
+  static constexpr Planes kPlanes = Planes::kNibble;
+  static constexpr int kZero = 128;
+  static constexpr const uint8_t* kLevels = kIq4Levels.data();
+  static constexpr std::array<HeaderRun, 2> kHeader = {{{0, 2, 2}, {4, 1, 4}}};
+};
+
+/// Stored base 3, five trits a byte: no planes of bits, so it is used as it is.
+struct Tq1_0 : FormatBase {
+  static constexpr DType kDType = DType::kTQ1_0;
+  static constexpr size_t kBlock = 256, kBytes = 54;
+  static constexpr bool kPackable = false;
+  static constexpr Planes kPlanes = Planes::kTwo;
+  static constexpr int kZero = 1;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{52, 2, 1}}};
+};
+
+struct Tq2_0 : FormatBase {
+  static constexpr DType kDType = DType::kTQ2_0;
+  static constexpr size_t kBlock = 256, kBytes = 66;
+  static constexpr Planes kPlanes = Planes::kTwo;
+  static constexpr int kZero = 1;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{64, 2, 1}}};
+};
+
+/// All of them, for building tables.
+#define MNEME_INT8_FORMATS(X)                                                                               \
+  X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Iq4Nl) X(Mxfp4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Iq4Xs) \
+  X(Tq1_0) X(Tq2_0)
+
+/// Bytes of the header of one block and one row.
+template <class Format>
+constexpr size_t header_bytes() {
+  size_t bytes = 0;
+  for (const HeaderRun& run : Format::kHeader) bytes += static_cast<size_t>(run.width) * run.count;
+  return bytes;
+}
+
+/// Bytes of a packed tile of `columns` columns: headers of all blocks ([block][field][row]), then the planes of each
+/// block of 32 columns.
+template <class Format>
+constexpr size_t packed_tile_bytes(size_t columns) {
+  return columns / Format::kBlock * header_bytes<Format>() * kStripeRows +
+         columns / kBlockColumns * plane_vectors(Format::kPlanes) * kVectorBytes;
+}
+
+}  // namespace mneme::kernels::products

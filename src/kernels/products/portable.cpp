@@ -1,0 +1,28 @@
+// Products in portable C++: the scalar twin of the other targets, and what 64-bit Arm runs.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "kernels/products/formats.h"
+#include "kernels/products/product_table.h"
+#include "kernels/products/target.h"
+
+#define MNEME_TARGET portable
+
+#include "kernels/products/portable-isa.h"
+//
+#include "kernels/products/activations-inl.h"
+#include "kernels/products/stripes-inl.h"
+
+namespace mneme::kernels::products {
+
+const ProductTable& portable_table() {
+  static constexpr ProductTable kTable = {&portable::find_entry, &portable::quantize, &portable::to_bf16};
+  return kTable;
+}
+
+}  // namespace mneme::kernels::products

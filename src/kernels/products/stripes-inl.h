@@ -1,0 +1,228 @@
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/products/operands-inl.h"
+
+// Loops over stripes, tiles and groups of tokens, and the table of what this target runs. Compiled once a target.
+namespace mneme::kernels::products::MNEME_TARGET {
+
+/// Splits n tokens into the fewest groups of at most kMost, sizes as equal as can be, and calls run(first, count).
+template <size_t kMost, class Run>
+MNEME_INLINE void for_token_groups(size_t n, Run run) {
+  const size_t groups = (n + kMost - 1) / kMost;
+  for (size_t i = 0; i < groups; ++i) run(n * i / groups, n * (i + 1) / groups - n * i / groups);
+}
+
+/// y = sums + bias for the valid rows of `n_stripes` stripes.
+inline void write_rows(const StripeJob& job, size_t stripe, size_t n_stripes) {
+  const size_t first = stripe * kStripeRows;
+  const size_t n_rows = std::min(n_stripes * kStripeRows, job.matrix->rows - first);
+  for (size_t t = 0; t < job.n_tokens; ++t) {
+    const float* sums = job.sums + t * n_stripes * kStripeRows;
+    float* y = job.y + t * job.y_stride + first;
+    if (job.bias != nullptr) {
+      for (size_t r = 0; r < n_rows; ++r) y[r] = sums[r] + job.bias[first + r];
+    } else {
+      std::memcpy(y, sums, n_rows * sizeof(float));
+    }
+  }
+}
+
+inline Int8Inputs int8_inputs(const StripeJob& job, size_t tile, size_t token, size_t groups) {
+  const size_t row = tile * job.n_tokens + token;
+  return {job.int8.levels + row * kTileColumns, job.int8.anchor + row * kTileBlocks, job.int8.start + row * groups,
+          job.int8.sum + row * groups};
+}
+
+// Tables of micro-kernels by number of tokens.
+template <size_t kGroup, bool kMinimum, bool kWide, size_t kStripes, size_t... kTokens>
+constexpr auto int8_micros(std::index_sequence<kTokens...>) {
+  return std::array{&int8_micro<kGroup, kMinimum, kWide, kTokens + 1, kStripes>...};
+}
+template <bool kHalf, size_t kStripes, size_t... kTokens>
+constexpr auto f32_micros(std::index_sequence<kTokens...>) {
+  return std::array{&f32_micro<kHalf, kTokens + 1, kStripes>...};
+}
+template <size_t kStripes, size_t... kTokens>
+constexpr auto bf16_micros(std::index_sequence<kTokens...>) {
+  return std::array{&bf16_micro<kTokens + 1, kStripes>...};
+}
+
+/// Levels above 63 overflow the 16-bit sums of targets without VNNI.
+template <class Format>
+constexpr bool is_wide() {
+  return Format::kZero == 128;
+}
+
+template <class Format, Layout kLayout>
+struct Int8Product {
+  static constexpr size_t kGroups = kTileColumns / Format::kGroup;
+  static constexpr size_t kTileStride = packed_tile_bytes<Format>(kTileColumns);
+
+  /// Adds the products of kStripes stripes from `stripe` on to job.sums.
+  template <size_t kStripes>
+  static void sum(const StripeJob& job, size_t stripe) {
+    static constexpr auto kMicros = int8_micros<Format::kGroup, Format::kMinimum, is_wide<Format>(), kStripes>(
+        std::make_index_sequence<Isa::kInt8Tokens>());
+    const Matrix& matrix = *job.matrix;
+    const size_t row_bytes = matrix.columns / Format::kBlock * Format::kBytes;
+    const size_t stripe_bytes = packed_stripe_bytes(matrix.columns);
+    for (size_t tile = 0; tile * kTileColumns < matrix.columns; ++tile) {
+      const size_t columns = std::min(kTileColumns, matrix.columns - tile * kTileColumns);
+      const size_t n_blocks = columns / kBlockColumns;
+      const auto* packed =
+          reinterpret_cast<const uint8_t*>(matrix.data) + stripe * stripe_bytes + tile * kTileStride;
+      if constexpr (kLayout == Layout::kPacked) {
+        if (job.n_tokens == 1) {
+          const uint8_t* tiles[kStripes];
+          for (size_t s = 0; s < kStripes; ++s) tiles[s] = packed + s * stripe_bytes;
+          int8_decode<Format, is_wide<Format>(), kStripes>(tiles, int8_inputs(job, tile, 0, kGroups), n_blocks, job.sums);
+          continue;
+        }
+      }
+      Int8Tile operands[kStripes];
+      Int8Weights weights[kStripes];
+      for (size_t s = 0; s < kStripes; ++s) {
+        if constexpr (kLayout == Layout::kPacked) {
+          packed_int8<Format>(packed + s * stripe_bytes, columns, operands[s]);
+        } else {
+          const size_t offset = tile * (kTileColumns / Format::kBlock * Format::kBytes);
+          plain_int8<Format>(PlainRows(matrix, stripe + s, row_bytes, offset), columns, operands[s]);
+        }
+        weights[s] = {operands[s].levels[0], operands[s].scales.scale[0], operands[s].scales.minimum[0]};
+      }
+      for_token_groups<Isa::kInt8Tokens>(job.n_tokens, [&](size_t first, size_t count) {
+        kMicros[count - 1](weights, int8_inputs(job, tile, first, kGroups), n_blocks,
+                           job.sums + first * kStripes * kStripeRows);
+      });
+    }
+  }
+
+  static size_t packed_stripe_bytes(size_t columns) {
+    return columns / kTileColumns * kTileStride + packed_tile_bytes<Format>(columns % kTileColumns);
+  }
+};
+
+/// f32 products: F32 and F16 in both layouts, and plain matrices of every other type that decodes.
+template <DType kDType, Layout kLayout>
+struct F32Product {
+  static constexpr bool kHalf = kDType == DType::kF16;
+
+  template <size_t kStripes>
+  static void sum(const StripeJob& job, size_t stripe) {
+    static constexpr auto kMicros = f32_micros<false, kStripes>(std::make_index_sequence<Isa::kFloatTokens>());
+    static constexpr auto kHalfMicros = f32_micros<true, kStripes>(std::make_index_sequence<Isa::kFloatTokens>());
+    const Matrix& matrix = *job.matrix;
+    const DTypeInfo& info = dtype_info(matrix.dtype);
+    for (size_t k = 0; k < matrix.columns; k += kTileColumns) {
+      const size_t columns = std::min(kTileColumns, matrix.columns - k);
+      alignas(64) float decoded[kStripes][kTileColumns * kStripeRows];
+      const uint8_t* weights[kStripes];
+      bool half = false;
+      for (size_t s = 0; s < kStripes; ++s) {
+        weights[s] = reinterpret_cast<const uint8_t*>(decoded[s]);
+        if constexpr (kLayout == Layout::kPacked) {
+          const size_t element = ((stripe + s) * matrix.columns + k) * kStripeRows;
+          const uint8_t* packed = reinterpret_cast<const uint8_t*>(matrix.data) + element * info.block_bytes;
+          if (kHalf && job.n_tokens > Isa::kFloatTokens) {
+            for (size_t i = 0; i < columns; ++i) {
+              Isa::store_floats(decoded[s] + i * kStripeRows, Isa::load_halves(packed + i * 2 * kStripeRows));
+            }
+          } else {
+            weights[s] = packed;
+            half = kHalf;
+          }
+        } else {
+          const size_t row_bytes = matrix.columns / info.block_elements * info.block_bytes;
+          const PlainRows rows(matrix, stripe + s, row_bytes, k / info.block_elements * info.block_bytes);
+          plain_f32(matrix.dtype, rows, columns, decoded[s]);
+        }
+      }
+      for_token_groups<Isa::kFloatTokens>(job.n_tokens, [&](size_t first, size_t count) {
+        const float* x = job.f32 + k * job.n_tokens + first * columns;
+        (half ? kHalfMicros : kMicros)[count - 1](weights, x, columns, job.sums + first * kStripes * kStripeRows);
+      });
+    }
+  }
+};
+
+template <Layout kLayout>
+struct Bf16Product {
+  template <size_t kStripes>
+  static void sum(const StripeJob& job, size_t stripe) {
+    static constexpr auto kMicros = bf16_micros<kStripes>(std::make_index_sequence<Isa::kFloatTokens>());
+    const Matrix& matrix = *job.matrix;
+    const size_t padded = matrix.columns + matrix.columns % 2;
+    for (size_t k = 0; k < matrix.columns; k += kTileColumns) {
+      const size_t columns = std::min(kTileColumns, matrix.columns - k), even = columns + columns % 2;
+      alignas(64) uint8_t gathered[kStripes][2 * kTileColumns * kStripeRows];
+      const uint8_t* weights[kStripes];
+      for (size_t s = 0; s < kStripes; ++s) {
+        if constexpr (kLayout == Layout::kPacked) {
+          const size_t element = ((stripe + s) * padded + k) * kStripeRows;
+          weights[s] = reinterpret_cast<const uint8_t*>(matrix.data) + 2 * element;
+        } else {
+          plain_bf16(PlainRows(matrix, stripe + s, 2 * matrix.columns, 2 * k), columns, gathered[s]);
+          weights[s] = gathered[s];
+        }
+      }
+      for_token_groups<Isa::kFloatTokens>(job.n_tokens, [&](size_t first, size_t count) {
+        const uint16_t* x = job.bf16 + k * job.n_tokens + first * even;
+        kMicros[count - 1](weights, x, even, job.sums + first * kStripes * kStripeRows);
+      });
+    }
+  }
+};
+
+template <class Product>
+void run(const StripeJob& job) {
+  constexpr size_t kMost = Isa::kStripes;
+  size_t stripe = job.first_stripe;
+  for (; stripe + kMost <= job.last_stripe; stripe += kMost) {
+    std::fill_n(job.sums, job.n_tokens * kMost * kStripeRows, 0.0f);
+    Product::template sum<kMost>(job, stripe);
+    write_rows(job, stripe, kMost);
+  }
+  for (; stripe < job.last_stripe; ++stripe) {
+    std::fill_n(job.sums, job.n_tokens * kStripeRows, 0.0f);
+    Product::template sum<1>(job, stripe);
+    write_rows(job, stripe, 1);
+  }
+}
+
+template <class Format>
+constexpr ProductEntry int8_entry(Layout layout) {
+  // Without VNNI wide levels are taken as signed: their zero moves by 128.
+  constexpr int kZero = Isa::kSignedWide && is_wide<Format>() ? 0 : Format::kZero;
+  void (*function)(const StripeJob&) = &run<Int8Product<Format, Layout::kPlain>>;
+  if (layout == Layout::kPacked) {
+    function = nullptr;
+    if constexpr (Format::kPackable) function = &run<Int8Product<Format, Layout::kPacked>>;
+  }
+  return {function, Currency::kInt8, Format::kGroup, Format::kMinimum, kZero};
+}
+
+inline ProductEntry find_entry(DType dtype, Layout layout) {
+  const bool packed = layout == Layout::kPacked;
+  switch (dtype) {
+#define MNEME_CASE(Format) \
+  case Format::kDType: return int8_entry<Format>(layout);
+    MNEME_INT8_FORMATS(MNEME_CASE)
+#undef MNEME_CASE
+    case DType::kBF16:
+      return {packed ? &run<Bf16Product<Layout::kPacked>> : &run<Bf16Product<Layout::kPlain>>, Currency::kBf16};
+    case DType::kF32:
+      if (packed) return {&run<F32Product<DType::kF32, Layout::kPacked>>, Currency::kF32};
+      break;
+    case DType::kF16:
+      if (packed) return {&run<F32Product<DType::kF16, Layout::kPacked>>, Currency::kF32};
+      break;
+    default: break;
+  }
+  if (packed || dtype_info(dtype).decode == nullptr) return {};
+  return {&run<F32Product<DType::kF32, Layout::kPlain>>, Currency::kF32};
+}
+
+}  // namespace mneme::kernels::products::MNEME_TARGET

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "context/kv_policy.h"
+#include "context/layer_state.h"
+#include "context/rope.h"
+#include "model/workspace.h"
+
+namespace mneme {
+
+/// State of one sequence: one entry a layer, null for layers that keep none.
+class SequenceState {
+ public:
+  explicit SequenceState(std::vector<std::unique_ptr<LayerState>> layers) : layers_(std::move(layers)) {}
+
+  LayerState* layer(size_t i) { return layers_[i].get(); }
+  /// Tokens that every layer has seen.
+  int64_t n_tokens() const { return n_tokens_; }
+  void advance(int64_t n) { n_tokens_ += n; }
+  uint64_t bytes() const;
+  /// Forgets the tokens from `n_tokens` on in all layers. Returns false when a layer cannot (then the sequence must be
+  /// computed anew; its state is not usable any more).
+  bool truncate(int64_t n_tokens);
+  /// An independent copy. Throws Error(kOutOfBudget).
+  std::unique_ptr<SequenceState> deep_copy() const;
+
+ private:
+  std::vector<std::unique_ptr<LayerState>> layers_;
+  int64_t n_tokens_ = 0;
+};
+
+/// Consecutive tokens of one sequence inside a batch.
+struct SequenceSlice {
+  SequenceState* state;  ///< Null for models without state (encoders).
+  size_t begin;          ///< First row of the batch that belongs to it.
+  size_t n_tokens;
+};
+
+/// What a mixer gets: a ragged batch without padding.
+struct MixerInput {
+  size_t n_tokens;                           ///< N, rows of the batch.
+  std::span<const SequenceSlice> sequences;  ///< Cover the N rows.
+  size_t layer;                              ///< Index into SequenceState.
+  std::span<const RopeAngles> angles;        ///< One table a rope kind of the model.
+};
+
+/// What a sequence's state will be allowed to hold.
+struct StateOptions {
+  KvPolicy kv;
+  uint64_t max_tokens = 0;  ///< Of the sequence.
+  uint32_t max_batch = 0;   ///< Tokens of one forward pass.
+};
+
+/// The part of a layer that moves information between the tokens of a sequence: attention over keys and values, or a
+/// recurrence. Weights are immutable and shared; state is a separate object. Implementations are const and re-entrant,
+/// accept any split of a sequence into calls, and keep the rows of different sequences apart.
+class SequenceMixer {
+ public:
+  virtual ~SequenceMixer() = default;
+  /// Bytes of one sequence's state, exact.
+  virtual StateSpec state_spec(const StateOptions& options) const = 0;
+  /// An empty state, or null when state_spec() is always zero.
+  virtual std::unique_ptr<LayerState> make_state(const StateOptions& options, Ledger& ledger) const = 0;
+  /// Workspace bytes that forward() takes for n_tokens rows.
+  virtual size_t workspace_bytes(size_t n_tokens) const = 0;
+  /// y [N, E] = mix of workspace.input(), which is set to the normalised rows [N, E]. Updates the sequences' states.
+  virtual void forward(const MixerInput& in, Workspace& workspace, float* y) const = 0;
+};
+
+/// The part of a layer that works on each token alone: feed-forward or mixture of experts.
+class ChannelMixer {
+ public:
+  virtual ~ChannelMixer() = default;
+  virtual size_t workspace_bytes(size_t n_tokens) const = 0;
+  /// y [N, E] from workspace.input(), which is set to the normalised rows [N, E].
+  virtual void forward(size_t n_tokens, Workspace& workspace, float* y) const = 0;
+};
+
+}  // namespace mneme

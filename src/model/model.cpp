@@ -1,0 +1,170 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "kernels/vector_ops.h"
+#include "model/architectures.h"
+#include "model/weight_loader.h"
+
+namespace mneme {
+
+const WeightMatrix* ModelWeights::empty_matrix(uint64_t rows, uint64_t columns) {
+  empty_.push_back(std::make_unique<WeightMatrix>());
+  empty_.back()->stored = {DType::kF32, Shape{rows, columns}, nullptr};
+  empty_.back()->active = kernels::Matrix::from(empty_.back()->stored);
+  return empty_.back().get();
+}
+
+const float* ModelWeights::zeros(uint64_t size) {
+  zeros_.emplace_back(static_cast<size_t>(size), 0.0f);
+  return zeros_.back().data();
+}
+
+uint64_t ModelWeights::resident_bytes(bool pack) const {
+  uint64_t sum = 0;
+  for (const auto& matrix : matrices) sum += matrix->resident_bytes(pack);
+  for (const Buffer& vector : vectors) sum += vector.size();
+  return sum;
+}
+
+void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint64_t)>& progress) {
+  uint64_t done = 0;
+  for (const auto& matrix : matrices) {
+    const TensorView& stored = matrix->stored;
+    const size_t packed = pack ? kernels::packed_bytes(stored.dtype, matrix->rows(), matrix->columns()) : 0;
+    if (packed > 0) {
+      matrix->packed = Buffer(ledger, Tag::kWeights, packed, matrix->name);
+      matrix->active = kernels::pack_matrix(kernels::Matrix::from(stored), matrix->packed.data());
+      matrix->release_stored(0, stored.bytes());
+    } else if (matrix->mapping != nullptr) {
+      mapped_.push_back(ledger.reserve(Tag::kWeights, stored.bytes(), matrix->name));
+      matrix->mapping->will_need(static_cast<size_t>(stored.data - matrix->mapping->bytes().data()), stored.bytes());
+    }
+    done += stored.bytes();
+    progress(done);
+  }
+}
+
+std::unique_ptr<Model> Model::build(const ModelFile& file, Ledger& ledger, uint64_t run_context) {
+  auto model = std::make_unique<Model>();
+  const ArchitectureBuilder builder = find_architecture(file.metadata().get_string("general.architecture"));
+  model->hyper = read_hyperparameters(file.metadata());
+  model->run_context = run_context != 0 ? run_context : model->hyper.n_context;
+  WeightLoader loader(file, ledger, model->weights);
+  builder(*model, loader, file.metadata());
+  loader.finish();
+  return model;
+}
+
+uint64_t Model::state_bytes(const StateOptions& options, uint64_t tokens) const {
+  uint64_t sum = 0;
+  for (const Block& block : blocks) sum += block.mixer->state_spec(options).bytes(tokens);
+  return sum;
+}
+
+size_t Model::workspace_bytes(size_t n_tokens, size_t n_outputs) const {
+  size_t most = 0;
+  for (const Block& block : blocks) {
+    most = std::max({most, block.mixer->workspace_bytes(n_tokens), block.channel->workspace_bytes(n_tokens)});
+  }
+  most = std::max(most, Workspace::bytes_for(n_outputs * hyper.width) +
+                            (output ? Workspace::bytes_for(n_outputs * n_logits()) : 0));
+  return 3 * Workspace::bytes_for(n_tokens * hyper.width) + most;
+}
+
+std::unique_ptr<SequenceState> Model::make_state(const StateOptions& options, Ledger& ledger) const {
+  std::vector<std::unique_ptr<LayerState>> layers;
+  layers.reserve(blocks.size());
+  for (const Block& block : blocks) layers.push_back(block.mixer->make_state(options, ledger));
+  return std::make_unique<SequenceState>(std::move(layers));
+}
+
+void Model::embed(const Batch& batch, float* x) const {
+  const size_t width = hyper.width;
+  const kernels::VectorOps& ops = kernels::vector_ops();
+  parallel_for(batch.tokens.size(), 8, [&](size_t begin, size_t end) {
+    std::vector<float> position(position_embedding != nullptr ? width : 0);
+    for (size_t t = begin; t < end; ++t) {
+      float* const row = x + t * width;
+      decode_row(token_embedding->stored, static_cast<uint64_t>(batch.tokens[t]), row);
+      if (embedding_scale != 1) ops.scale(row, embedding_scale, width, row);
+      if (type_embedding != nullptr) ops.add(row, type_embedding, width, row);
+      if (position_embedding != nullptr) {
+        decode_row(position_embedding->stored, static_cast<uint64_t>(batch.positions[t]), position.data());
+        ops.add(row, position.data(), width, row);
+      }
+    }
+  });
+  if (token_embedding->packed.size() > 0) {
+    // Products read the packed copy; the looked-up rows would pile up beside it.
+    const size_t bytes = row_bytes(token_embedding->stored.dtype, width);
+    for (int32_t token : batch.tokens) token_embedding->release_stored(static_cast<size_t>(token) * bytes, bytes);
+  }
+  if (embedding_norm) embedding_norm.apply(x, batch.tokens.size(), width, x);
+}
+
+const float* Model::forward(const Batch& batch, Workspace& workspace) const {
+  const size_t n = batch.tokens.size(), width = hyper.width, size = n * width;
+  assert(n > 0 && batch.positions.size() == n);
+  float* const x = workspace.floats(size);
+  float* const normed = workspace.floats(size);
+  float* const y = workspace.floats(size);
+  embed(batch, x);
+  std::vector<RopeAngles> angles;
+  for (const RopeSpec& rope : ropes) angles.emplace_back(rope, batch.positions);
+
+  // One half of a block: x += post(work(norm(x))), or x = post(x + work(x)).
+  const auto half = [&](Block::Residual residual, const Norm& norm, const Norm& post, auto&& work) {
+    const float* input = x;
+    if (norm) {
+      norm.apply(x, n, width, normed);
+      input = normed;
+    }
+    workspace.input().set(input, n, width);
+    const Workspace::Scope scope(workspace);
+    work(y);
+    if (residual == Block::Residual::kPreNorm) {
+      if (post) post.apply(y, n, width, y);
+      add_to(y, size, x);
+    } else {
+      add_to(y, size, x);
+      if (post) post.apply(x, n, width, x);
+    }
+  };
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const Block& block = blocks[i];
+    half(block.residual, block.mixer_norm, block.mixer_post_norm,
+         [&](float* out) { block.mixer->forward({n, batch.sequences, i, angles}, workspace, out); });
+    half(block.residual, block.channel_norm, block.channel_post_norm,
+         [&](float* out) { block.channel->forward(n, workspace, out); });
+  }
+  for (const SequenceSlice& slice : batch.sequences) {
+    if (slice.state != nullptr) slice.state->advance(static_cast<int64_t>(slice.n_tokens));
+  }
+  return x;
+}
+
+void Model::normalise(const float* hidden, std::span<const size_t> rows, float* out) const {
+  for (size_t i = 0; i < rows.size(); ++i) std::copy_n(hidden + rows[i] * hyper.width, hyper.width, out + i * hyper.width);
+  if (output_norm) output_norm.apply(out, rows.size(), hyper.width, out);
+}
+
+void Model::logits(const float* hidden, std::span<const size_t> rows, Workspace& workspace, float* out) const {
+  const Workspace::Scope scope(workspace);
+  float* const normal = workspace.floats(rows.size() * hyper.width);
+  normalise(hidden, rows, normal);
+  workspace.input().set(normal, rows.size(), hyper.width);
+  output.apply(workspace.input(), out, n_logits());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    float* const row = out + i * n_logits();
+    if (logit_softcap > 0) kernels::vector_ops().softcap(row, logit_softcap, n_logits(), row);
+    std::fill(row + std::min<size_t>(hyper.n_vocab, n_logits()), row + n_logits(),
+              -std::numeric_limits<float>::infinity());
+  }
+}
+
+}  // namespace mneme

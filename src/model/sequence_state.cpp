@@ -1,0 +1,29 @@
+#include "model/mixer.h"
+
+namespace mneme {
+
+uint64_t SequenceState::bytes() const {
+  uint64_t sum = 0;
+  for (const auto& layer : layers_) sum += layer ? layer->bytes() : 0;
+  return sum;
+}
+
+bool SequenceState::truncate(int64_t n_tokens) {
+  if (n_tokens > n_tokens_) return false;
+  for (const auto& layer : layers_) {
+    if (layer && !layer->truncate(n_tokens)) return false;
+  }
+  n_tokens_ = n_tokens;
+  return true;
+}
+
+std::unique_ptr<SequenceState> SequenceState::deep_copy() const {
+  std::vector<std::unique_ptr<LayerState>> layers;
+  layers.reserve(layers_.size());
+  for (const auto& layer : layers_) layers.push_back(layer ? layer->deep_copy() : nullptr);
+  auto copy = std::make_unique<SequenceState>(std::move(layers));
+  copy->n_tokens_ = n_tokens_;
+  return copy;
+}
+
+}  // namespace mneme
