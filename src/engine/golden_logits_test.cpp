@@ -25,11 +25,14 @@ struct Bound {
   double normalised_mse = 0;   ///< Mean squared error over the variance of the reference's logits.
 };
 
-/// f32: the same products in another order. f16: the reference rounds activations to f16 (2^-11), bf16: to bf16 (2^-9), a
+/// f32: the same products in another order. gemma2: its 26 layers of gelu go through half precision, where one input on the
+/// other side of a rounding border moves a value by 2^-11; the reference differs from itself by 1.5e-3 when it runs the same
+/// tokens one by one, so twice that is asked. f16: the reference rounds activations to f16 (2^-11), bf16: to bf16 (2^-9), a
 /// random walk over the K products of a row and the layers: well below the normalised error of 2e-3. Quantised: 8-bit
 /// activations, 1/127 of the largest value of 32 (or 256), 0.4 % of a value each, which leaves the same bound.
 Bound bound_of(const std::string& name) {
   const bool f32 = name.find("256-") == std::string::npos && name.find("bf16") == std::string::npos;
+  if (name == "gemma2") return {3e-3, 1e-6};
   return f32 ? Bound{1e-3, 1e-6} : Bound{0, 2e-3};
 }
 
