@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/attention_stored-inl.h"
 #include "kernels/attention_targets.h"
 #include "kernels/attention_tiles-inl.h"
 #include "kernels/simd_math-inl.h"
@@ -24,8 +25,8 @@ namespace {
 constexpr size_t kScratchFloats = 16 * kMaxAttentionDim;
 /// Rows whose scores exist at the same time: few enough that they and one of the scratches fit L1.
 constexpr size_t kPanelRows = 24;
-/// With so few rows values are converted while they are used, which beats a detour over scratch.
-constexpr size_t kDirectRows = 12;
+/// Up to so many rows keys and values are converted where they are used, which beats a detour over scratch.
+constexpr size_t kStoredRows = 12;
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 /// Keys of a block: a power of two that depends on the dimensions alone, so that splitting a run at a multiple of 64 keys
@@ -75,20 +76,18 @@ HWY_NOINLINE float softmax_row(const AttentionQueries& queries, float* scores, s
   return keep;
 }
 
-/// Scores of a panel against the transposed keys.
-void score_panel(const AttentionQueries& queries, size_t row0, const float* keys_t, size_t key_stride, Panel& panel) {
+/// Computes the scores of a panel: score(row, n_rows, lo, hi, scores) for each tile and the keys that its rows see.
+template <typename Score>
+HWY_INLINE void score_panel(Panel& panel, Score score) {
   for (size_t r = 0, n; r < panel.n_rows; r += n) {
     n = tile_rows(panel.n_rows - r);
-    size_t lo = key_stride, hi = 0;
+    size_t lo = kScoreStride, hi = 0;
     for (size_t i = r; i < r + n; ++i) {
       if (panel.lo[i] == panel.hi[i]) continue;
       lo = std::min(lo, panel.lo[i]);
       hi = std::max(hi, panel.hi[i]);
     }
-    if (lo >= hi) continue;
-    const ScoreTile tile = {queries.q + (row0 + r) * queries.q_stride, queries.q_stride, queries.head_dim, keys_t,
-                            key_stride, panel.scores + r * kScoreStride};
-    score_tile(n, tile, lo / kLanes * kLanes, hi);
+    if (lo < hi) score(r, n, lo, hi, panel.scores + r * kScoreStride);
   }
 }
 
@@ -122,25 +121,25 @@ void add_values(const Panel& panel, const float* keep, const ValueRows& values, 
   }
 }
 
-/// Passes rows [row0, row0 + n_rows) over one block, whose keys are transposed already.
-template <typename Source>
-void attend_block(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result, size_t row0,
-                  size_t n_rows, size_t block, size_t block_size, const float* keys_t, const ValueRows& values) {
+/// Passes rows [row0, row0 + n_rows) over one block, with score(row, n_rows, lo, hi, scores) for the scores of a tile.
+template <typename Source, typename Score>
+HWY_INLINE void attend_block(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result,
+                             size_t row0, size_t n_rows, size_t block, size_t block_size, const ValueRows& values,
+                             Score score) {
   Panel panel;
   float keep[kPanelRows];
   for (size_t p = 0; p < n_rows; p += panel.n_rows) {
     panel.n_rows = std::min(kPanelRows, n_rows - p);
     const size_t first_row = row0 + p;
-    bool any = false;
     for (size_t i = 0; i < panel.n_rows; ++i) {
       const size_t lo = std::max<size_t>(keys.first[first_row + i], block);
       const size_t hi = std::min<size_t>(keys.last[first_row + i], block + block_size);
       panel.lo[i] = lo < hi ? lo - block : 0;
       panel.hi[i] = lo < hi ? hi - block : 0;
-      any = any || lo < hi;
     }
-    if (!any) continue;
-    score_panel(queries, first_row, keys_t, block_size, panel);
+    score_panel(panel, [&](size_t r, size_t n, size_t lo, size_t hi, float* scores) HWY_ATTR {
+      score(first_row + r, n, lo, hi, scores);
+    });
     for (size_t i = 0; i < panel.n_rows; ++i) {
       if (panel.lo[i] == panel.hi[i]) continue;
       keep[i] = softmax_row(queries, panel.scores + i * kScoreStride, panel.lo[i], panel.hi[i],
@@ -166,37 +165,65 @@ Range visible(const AttentionKeys& keys, size_t row0, size_t n_rows, size_t begi
   return range;
 }
 
-template <typename Source>
-void attend_rows(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result, size_t row0,
-                 size_t n_rows, bool direct) {
-  alignas(64) float keys_t[kScratchFloats];
-  alignas(64) float converted[kScratchFloats];
+/// Calls body(block, lo, hi) for every block that one of the rows sees, in order; lo and hi from the block's start.
+template <typename Body>
+HWY_INLINE void for_each_block(const AttentionQueries& queries, const AttentionKeys& keys, size_t row0, size_t n_rows,
+                               Body body) {
   const size_t size = block_keys(queries.head_dim, queries.value_dim);
   const Range run = visible(keys, row0, n_rows, 0, std::numeric_limits<uint32_t>::max());
   for (size_t block = run.lo / size * size; block < run.hi; block += size) {
     const Range seen = visible(keys, row0, n_rows, block, block + size);
-    if (seen.lo >= seen.hi) continue;
-    const size_t lo = seen.lo - block, hi = seen.hi - block;
-    transpose_keys<Source>(keys.k + block * keys.k_stride_bytes, keys.k_stride_bytes, lo, hi, queries.head_dim, keys_t,
-                           size);
-    ValueRows values = {keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes};
-    if (direct) {
-      attend_block<Source>(queries, keys, result, row0, n_rows, block, size, keys_t, values);
-    } else {
-      values = convert_values<Source>(values, lo, hi, queries.value_dim, converted);
-      attend_block<F32Source>(queries, keys, result, row0, n_rows, block, size, keys_t, values);
-    }
+    if (seen.lo < seen.hi) body(block, size, seen.lo - block, seen.hi - block);
   }
+}
+
+/// Many rows: keys and values of a block are converted once, to scratch.
+template <typename Source>
+void attend_converted(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result,
+                      size_t row0, size_t n_rows) {
+  alignas(64) float keys_t[kScratchFloats];
+  alignas(64) float converted[kScratchFloats];
+  for_each_block(queries, keys, row0, n_rows, [&](size_t block, size_t size, size_t block_lo, size_t block_hi) HWY_ATTR {
+    const ValueRows values = convert_values<Source>({keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes}, block_lo,
+                                                    block_hi, queries.value_dim, converted);
+    transpose_keys<Source>(keys.k + block * keys.k_stride_bytes, keys.k_stride_bytes, block_lo, block_hi, queries.head_dim,
+                           keys_t, size);
+    const auto score = [&](size_t row, size_t n, size_t lo, size_t hi, float* scores) HWY_ATTR {
+      const ScoreTile tile = {queries.q + row * queries.q_stride, queries.q_stride, queries.head_dim, keys_t, size, scores};
+      score_tile(n, tile, lo / kLanes * kLanes, hi);
+    };
+    attend_block<F32Source>(queries, keys, result, row0, n_rows, block, size, values, score);
+  });
+}
+
+/// Few rows: keys and values are converted in registers, so memory is the limit.
+template <typename Source>
+void attend_stored(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result) {
+  alignas(64) float q[kStoredRows * kMaxAttentionDim];
+  const size_t q_stride = (queries.head_dim + kLanes - 1) / kLanes * kLanes;
+  for (size_t i = 0; i < queries.n_rows; ++i) {
+    std::copy_n(queries.q + i * queries.q_stride, queries.head_dim, q + i * q_stride);
+    std::fill_n(q + i * q_stride + queries.head_dim, q_stride - queries.head_dim, -0.0f);
+  }
+  for_each_block(queries, keys, 0, queries.n_rows, [&](size_t block, size_t size, size_t, size_t) HWY_ATTR {
+    const ValueRows values = {keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes};
+    const auto score = [&](size_t row, size_t n, size_t lo, size_t hi, float* scores) HWY_ATTR {
+      const StoredScores tile = {q + row * q_stride, q_stride, queries.head_dim, keys.k + block * keys.k_stride_bytes,
+                                 keys.k_stride_bytes, scores};
+      stored_scores<Source>(n, tile, lo, hi);
+    };
+    attend_block<Source>(queries, keys, result, 0, queries.n_rows, block, size, values, score);
+  });
 }
 
 template <typename Source>
 void attend_run(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result) {
-  const bool direct = queries.n_rows <= kDirectRows;
+  if (queries.n_rows <= kStoredRows) return attend_stored<Source>(queries, keys, result);
   // Rows of one pass: their queries and outputs stay in L2 while the blocks of the run go by.
   const size_t floats_of_row = queries.head_dim + queries.value_dim;
   const size_t pass_rows = std::max<size_t>(1, 49152 / kPanelRows / std::max<size_t>(1, floats_of_row)) * kPanelRows;
   for (size_t row0 = 0; row0 < queries.n_rows; row0 += pass_rows) {
-    attend_rows<Source>(queries, keys, result, row0, std::min(pass_rows, queries.n_rows - row0), direct);
+    attend_converted<Source>(queries, keys, result, row0, std::min(pass_rows, queries.n_rows - row0));
   }
 }
 

@@ -111,7 +111,9 @@ HWY_NOINLINE ValueRows convert_values(const ValueRows& values, size_t lo, size_t
   return {reinterpret_cast<const std::byte*>(out), stride * sizeof(float)};
 }
 
-/// Operands of score_tile(): scores[r * kScoreStride + j] = q[r] . keys_t[:, j].
+/// Operands of score_tile(): scores[r * kScoreStride + j] = q[r] . keys_t[:, j]. The dimensions are summed in four chains,
+/// d = phase, phase + 4, ..., one after the other, and then the chains in order: what stored_scores() computes from keys
+/// whose dimensions lie side by side.
 struct ScoreTile {
   const float* q;
   size_t q_stride, head_dim;
@@ -123,21 +125,26 @@ struct ScoreTile {
 template <size_t kRows, size_t kVectors>
 HWY_INLINE void score_columns(const ScoreTile& t, size_t j) {
   const F32 d;
-  Vec sums[kRows][kVectors];
-  for (auto& row : sums) {
-    for (Vec& sum : row) sum = hn::Zero(d);
-  }
-  const float* key = t.keys_t + j;
-  for (size_t c = 0; c < t.head_dim; ++c, key += t.key_stride) {
-    Vec k[kVectors];
-    for (size_t v = 0; v < kVectors; ++v) k[v] = hn::Load(d, key + v * kLanes);
-    for (size_t r = 0; r < kRows; ++r) {
-      const Vec q = hn::Set(d, t.q[r * t.q_stride + c]);
-      for (size_t v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(q, k[v], sums[r][v]);
+  for (size_t phase = 0; phase < 4; ++phase) {
+    Vec sums[kRows][kVectors];
+    for (auto& row : sums) {
+      for (Vec& sum : row) sum = hn::Zero(d);
     }
-  }
-  for (size_t r = 0; r < kRows; ++r) {
-    for (size_t v = 0; v < kVectors; ++v) hn::Store(sums[r][v], d, t.scores + r * kScoreStride + j + v * kLanes);
+    const float* key = t.keys_t + phase * t.key_stride + j;
+    for (size_t c = phase; c < t.head_dim; c += 4, key += 4 * t.key_stride) {
+      Vec k[kVectors];
+      for (size_t v = 0; v < kVectors; ++v) k[v] = hn::Load(d, key + v * kLanes);
+      for (size_t r = 0; r < kRows; ++r) {
+        const Vec q = hn::Set(d, t.q[r * t.q_stride + c]);
+        for (size_t v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(q, k[v], sums[r][v]);
+      }
+    }
+    for (size_t r = 0; r < kRows; ++r) {
+      float* to = t.scores + r * kScoreStride + j;
+      for (size_t v = 0; v < kVectors; ++v, to += kLanes) {
+        hn::Store(phase == 0 ? sums[r][v] : hn::Add(hn::Load(d, to), sums[r][v]), d, to);
+      }
+    }
   }
 }
 

@@ -12,6 +12,14 @@
 #include <cstdint>
 #include <cstring>
 
+/// In front of a loop of constant length over vectors: unrolled, so that arrays of vectors become registers.
+#undef MNEME_UNROLL
+#if defined(__clang__)
+#define MNEME_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define MNEME_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace mneme::kernels::HWY_NAMESPACE {
 
@@ -47,35 +55,48 @@ HWY_INLINE void store_part(Vec v, float* p, size_t n) {
 #endif
 }
 
-/// kLanes stored elements as f32. f16 goes through the processor's conversion, which quiets signalling NaN.
+/// Element types of caches. `load_stored` reads kLanes elements, `widen` makes them f32. f16 goes through the processor's
+/// conversion, which quiets signalling NaN.
 struct F32Source {
   static constexpr size_t kBytes = 4;
-  static HWY_INLINE Vec load(const std::byte* p) { return hn::LoadU(F32(), reinterpret_cast<const float*>(p)); }
+  static HWY_INLINE Vec load_stored(const std::byte* p) { return hn::LoadU(F32(), reinterpret_cast<const float*>(p)); }
+  static HWY_INLINE Vec widen(Vec stored) { return stored; }
+  static HWY_INLINE Vec load(const std::byte* p) { return load_stored(p); }
 };
+
+using U16 = hn::Rebind<uint16_t, F32>;
 
 struct F16Source {
   static constexpr size_t kBytes = 2;
-  static HWY_INLINE Vec load(const std::byte* p) {
-    const hn::Rebind<hwy::float16_t, F32> half;
-    return hn::PromoteTo(F32(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+  static HWY_INLINE hn::Vec<U16> load_stored(const std::byte* p) {
+    return hn::LoadU(U16(), reinterpret_cast<const uint16_t*>(p));
   }
+  static HWY_INLINE Vec widen(hn::Vec<U16> stored) {
+    return hn::PromoteTo(F32(), hn::BitCast(hn::Rebind<hwy::float16_t, F32>(), stored));
+  }
+  static HWY_INLINE Vec load(const std::byte* p) { return widen(load_stored(p)); }
 };
 
 struct BF16Source {
   static constexpr size_t kBytes = 2;
-  static HWY_INLINE Vec load(const std::byte* p) {
-    const hn::Rebind<uint16_t, F32> half;
-    const auto words = hn::PromoteTo(U32(), hn::LoadU(half, reinterpret_cast<const uint16_t*>(p)));
-    return hn::BitCast(F32(), hn::ShiftLeft<16>(words));
+  static HWY_INLINE hn::Vec<U16> load_stored(const std::byte* p) { return F16Source::load_stored(p); }
+  static HWY_INLINE Vec widen(hn::Vec<U16> stored) {
+    return hn::BitCast(F32(), hn::ShiftLeft<16>(hn::PromoteTo(U32(), stored)));
   }
+  static HWY_INLINE Vec load(const std::byte* p) { return widen(load_stored(p)); }
 };
 
-/// The first n < kLanes elements of a source, zeros behind.
+/// The first n < kLanes elements of a source as stored, zeros behind.
 template <typename Source>
-HWY_INLINE Vec load_part(const std::byte* p, size_t n) {
+HWY_INLINE auto load_stored_part(const std::byte* p, size_t n) {
   alignas(64) std::byte lanes[kLanes * Source::kBytes] = {};
   std::memcpy(lanes, p, n * Source::kBytes);
-  return Source::load(lanes);
+  return Source::load_stored(lanes);
+}
+
+template <typename Source>
+HWY_INLINE Vec load_part(const std::byte* p, size_t n) {
+  return Source::widen(load_stored_part<Source>(p, n));
 }
 
 }  // namespace mneme::kernels::HWY_NAMESPACE

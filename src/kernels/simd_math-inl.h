@@ -11,6 +11,24 @@
 HWY_BEFORE_NAMESPACE();
 namespace mneme::kernels::HWY_NAMESPACE {
 
+/// The larger and the smaller of x and a bound, NaN when x is. Highway's Max and Min leave that open: x86 returns the
+/// second operand, NEON the one that is a number.
+HWY_INLINE Vec at_least(Vec x, float bound) {
+#if HWY_TARGET == HWY_NEON
+  return Vec(vmaxq_f32(x.raw, vdupq_n_f32(bound)));
+#else
+  return hn::Max(hn::Set(F32(), bound), x);
+#endif
+}
+
+HWY_INLINE Vec at_most(Vec x, float bound) {
+#if HWY_TARGET == HWY_NEON
+  return Vec(vminq_f32(x.raw, vdupq_n_f32(bound)));
+#else
+  return hn::Min(hn::Set(F32(), bound), x);
+#endif
+}
+
 /// x = n ln 2 + r with |r| <= ln(2) / 2, and m = e^r - 1.
 ///
 /// m = r + r^2 q(r), where q interpolates (e^r - 1 - r) / r^2 at five Chebyshev points of the interval: 1.1e-8 relative
@@ -24,17 +42,15 @@ struct ReducedExp {
 HWY_INLINE ReducedExp reduce_exp(Vec x) {
   const F32 d;
   const Vec magic = hn::Set(d, 12582912.0f);  // adding it rounds to the nearest integer
-  ReducedExp e;
-  e.shifted = hn::MulAdd(x, hn::Set(d, 1.44269504f), magic);
-  e.n = hn::Sub(e.shifted, magic);
-  Vec r = hn::NegMulAdd(e.n, hn::Set(d, 0.693147182f), x);  // ln 2 in two parts, the second the error of the first
-  r = hn::NegMulAdd(e.n, hn::Set(d, -1.90465421e-9f), r);
+  const Vec shifted = hn::MulAdd(x, hn::Set(d, 1.44269504f), magic);
+  const Vec n = hn::Sub(shifted, magic);
+  Vec r = hn::NegMulAdd(n, hn::Set(d, 0.693147182f), x);  // ln 2 in two parts, the second the error of the first
+  r = hn::NegMulAdd(n, hn::Set(d, -1.90465421e-9f), r);
   Vec q = hn::MulAdd(hn::Set(d, 1.392625083e-3f), r, hn::Set(d, 8.363232884e-3f));
   q = hn::MulAdd(q, r, hn::Set(d, 4.166655421e-2f));
   q = hn::MulAdd(q, r, hn::Set(d, 1.666657667e-1f));
   q = hn::MulAdd(q, r, hn::Set(d, 0.5f));
-  e.m = hn::MulAdd(q, hn::Mul(r, r), r);
-  return e;
+  return {shifted, n, hn::MulAdd(q, hn::Mul(r, r), r)};
 }
 
 /// 2^n for -126 <= n <= 127 from ReducedExp::shifted.
@@ -44,11 +60,10 @@ HWY_INLINE Vec power_of_two(Vec shifted) {
 }
 
 /// e^x, 2 ulp (relative 2.4e-7) while the result is a normal number; overflows to infinity, underflows through
-/// subnormals to 0, keeps NaN. The order of operands in Max and Min lets NaN through on x86.
+/// subnormals to 0, keeps NaN.
 HWY_INLINE Vec exp(Vec x) {
   const F32 d;
-  x = hn::Min(hn::Set(d, 89.5f), hn::Max(hn::Set(d, -105.0f), x));
-  const ReducedExp e = reduce_exp(x);
+  const ReducedExp e = reduce_exp(at_most(at_least(x, -105.0f), 89.5f));
   const Vec p = hn::Add(e.m, hn::Set(d, 1.0f));
 #if HWY_TARGET == HWY_AVX3
   return Vec{_mm512_scalef_ps(p.raw, e.n.raw)};
@@ -68,14 +83,14 @@ HWY_INLINE Vec exp(Vec x) {
 HWY_INLINE Vec exp_of_negative(Vec x) {
 #if HWY_TARGET == HWY_AVX3
   const F32 d;
-  const ReducedExp e = reduce_exp(hn::Max(hn::Set(d, -105.0f), x));
+  const ReducedExp e = reduce_exp(at_least(x, -105.0f));
   return Vec{_mm512_scalef_ps(hn::Add(e.m, hn::Set(d, 1.0f)).raw, e.n.raw)};
 #else
   const F32 d;
-  const Vec lowest = hn::Set(d, -87.33f);
-  const ReducedExp e = reduce_exp(hn::Max(lowest, x));
+  constexpr float kLowest = -87.33f;
+  const ReducedExp e = reduce_exp(at_least(x, kLowest));
   const Vec y = hn::Mul(hn::Add(e.m, hn::Set(d, 1.0f)), power_of_two(e.shifted));
-  return hn::IfThenZeroElse(hn::Lt(x, lowest), y);
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, kLowest)), y);
 #endif
 }
 
@@ -83,7 +98,7 @@ HWY_INLINE Vec exp_of_negative(Vec x) {
 HWY_INLINE Vec tanh(Vec x) {
   const F32 d;
   const Vec a = hn::Abs(x);
-  const ReducedExp e = reduce_exp(hn::Min(hn::Set(d, 20.0f), hn::Add(a, a)));
+  const ReducedExp e = reduce_exp(at_most(hn::Add(a, a), 20.0f));
   const Vec power = power_of_two(e.shifted);
   const Vec m = hn::MulAdd(power, e.m, hn::Sub(power, hn::Set(d, 1.0f)));  // e^2a - 1
   return hn::CopySign(hn::Div(m, hn::Add(m, hn::Set(d, 2.0f))), x);

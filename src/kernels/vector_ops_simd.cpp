@@ -200,24 +200,22 @@ void rope_interleaved(float* x, const float* cosines, const float* sines, size_t
   std::memcpy(x + 2 * i, pairs, 2 * rest * sizeof(float));
 }
 
-using U16Half = hn::Rebind<uint16_t, F32>;
-
 /// The 16-bit words of a vector, f16 rounded to nearest even, NaN as in base/half.h: the sign with 0x7E00.
 struct ToF16 {
-  static HWY_INLINE hn::Vec<U16Half> convert(Vec v) {
+  static HWY_INLINE hn::Vec<U16> convert(Vec v) {
     const hn::Rebind<hwy::float16_t, F32> half;
     const U32 du;
-    const auto bits = hn::PromoteTo(du, hn::BitCast(U16Half(), hn::DemoteTo(half, v)));
+    const auto bits = hn::PromoteTo(du, hn::BitCast(U16(), hn::DemoteTo(half, v)));
     const auto sign = hn::And(hn::ShiftRight<16>(hn::BitCast(du, v)), hn::Set(du, 0x8000));
     const auto nan = hn::RebindMask(du, hn::IsNaN(v));
     const auto fixed = hn::IfThenElse(nan, hn::Or(sign, hn::Set(du, 0x7E00)), bits);
-    return hn::DemoteTo(U16Half(), hn::BitCast(I32(), fixed));
+    return hn::DemoteTo(U16(), hn::BitCast(I32(), fixed));
   }
 };
 
 /// bf16 rounded to nearest even, NaN truncated and made quiet.
 struct ToBF16 {
-  static HWY_INLINE hn::Vec<U16Half> convert(Vec v) {
+  static HWY_INLINE hn::Vec<U16> convert(Vec v) {
     const U32 du;
     const auto bits = hn::BitCast(du, v);
     const auto upper = hn::ShiftRight<16>(bits);
@@ -225,7 +223,7 @@ struct ToBF16 {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, rounding));
     const auto nan = hn::RebindMask(du, hn::IsNaN(v));
     const auto fixed = hn::IfThenElse(nan, hn::Or(upper, hn::Set(du, 64)), rounded);
-    return hn::DemoteTo(U16Half(), hn::BitCast(I32(), fixed));
+    return hn::DemoteTo(U16(), hn::BitCast(I32(), fixed));
   }
 };
 
@@ -233,26 +231,26 @@ template <typename Conversion>
 void to_half(const float* x, size_t n, void* out) {
   auto* y = static_cast<uint16_t*>(out);
   size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) hn::StoreU(Conversion::convert(hn::LoadU(F32(), x + i)), U16Half(), y + i);
+  for (; i + kLanes <= n; i += kLanes) hn::StoreU(Conversion::convert(hn::LoadU(F32(), x + i)), U16(), y + i);
   if (i == n) return;
   uint16_t words[kLanes];
-  hn::StoreU(Conversion::convert(load_part(x + i, n - i)), U16Half(), words);
+  hn::StoreU(Conversion::convert(load_part(x + i, n - i)), U16(), words);
   std::memcpy(static_cast<std::byte*>(out) + 2 * i, words, 2 * (n - i));
 }
 
 /// Unlike the processor's conversion this keeps signalling NaN as they are, as base/half.h does.
-struct ExactF16Source {
-  static constexpr size_t kBytes = 2;
-  static HWY_INLINE Vec load(const std::byte* p) {
+struct ExactF16Source : F16Source {
+  static HWY_INLINE Vec widen(hn::Vec<U16> stored) {
     const F32 d;
     const U32 du;
-    const auto words = hn::PromoteTo(du, hn::LoadU(U16Half(), reinterpret_cast<const uint16_t*>(p)));
+    const auto words = hn::PromoteTo(du, stored);
     const auto magnitude = hn::And(words, hn::Set(du, 0x7FFF));
     const auto nan = hn::Gt(magnitude, hn::Set(du, 0x7C00));
     const auto sign = hn::ShiftLeft<16>(hn::And(words, hn::Set(du, 0x8000)));
     const auto kept = hn::Or(hn::Or(sign, hn::Set(du, 0x7F800000)), hn::ShiftLeft<13>(magnitude));
-    return hn::BitCast(d, hn::IfThenElse(nan, kept, hn::BitCast(du, F16Source::load(p))));
+    return hn::BitCast(d, hn::IfThenElse(nan, kept, hn::BitCast(du, F16Source::widen(stored))));
   }
+  static HWY_INLINE Vec load(const std::byte* p) { return widen(load_stored(p)); }
 };
 
 template <typename Source>
