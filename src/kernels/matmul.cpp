@@ -18,16 +18,23 @@ using namespace products;
 const ProductTable& products::product_table() {
   switch (active_target()) {
 #if defined(__x86_64__)
-    case Target::kAvx512: return avx512_table();
-    case Target::kAvx2: return avx2_table();
+    case Target::kAvx512:
+      return avx512_table();
+    case Target::kAvx2:
+      return avx2_table();
 #endif
-    default: return portable_table();
+    default:
+      return portable_table();
   }
 }
 
-bool can_multiply(DType dtype) { return product_table().find(dtype, Layout::kPlain).run != nullptr; }
+bool can_multiply(DType dtype) {
+  return product_table().find(dtype, Layout::kPlain).run != nullptr;
+}
 
-size_t packed_bytes(DType dtype, size_t rows, size_t columns) { return packed_size(dtype, rows, columns); }
+size_t packed_bytes(DType dtype, size_t rows, size_t columns) {
+  return packed_size(dtype, rows, columns);
+}
 
 Matrix pack_matrix(const Matrix& plain, std::byte* out) {
   assert(plain.layout == Layout::kPlain && packed_size(plain.dtype, plain.rows, plain.columns) > 0);

@@ -30,12 +30,20 @@ struct Int8Parts {
 /// Below this many values one thread is faster than waking the others.
 constexpr size_t kValuesAThread = 32768;
 
-size_t sums_bytes(size_t n_workers, size_t n_tokens) { return n_workers * n_tokens * kMaxJobRows * sizeof(float); }
-size_t bf16_bytes(size_t n_tokens, size_t columns) { return n_tokens * round_up(columns, size_t{2}) * 2; }
-size_t f32_bytes(size_t n_tokens, size_t columns) { return n_tokens > 1 ? n_tokens * columns * 4 : 0; }
+size_t sums_bytes(size_t n_workers, size_t n_tokens) {
+  return n_workers * n_tokens * kMaxJobRows * sizeof(float);
+}
+size_t bf16_bytes(size_t n_tokens, size_t columns) {
+  return n_tokens * round_up(columns, size_t{2}) * 2;
+}
+size_t f32_bytes(size_t n_tokens, size_t columns) {
+  return n_tokens > 1 ? n_tokens * columns * 4 : 0;
+}
 
 /// What a Buffer of that size takes at most.
-size_t buffer_bytes(size_t bytes) { return bytes + std::max<size_t>(4096, bytes / 16); }
+size_t buffer_bytes(size_t bytes) {
+  return bytes + std::max<size_t>(4096, bytes / 16);
+}
 
 /// Calls work(tile, token, columns in tile) for every tile of every token, in parallel when there are many.
 template <class Work>
@@ -113,7 +121,8 @@ void MatmulInput::prepare_int8(const ProductEntry& entry, StripeJob& job) {
   if (start_group_ != entry.group || start_zero_ != entry.zero) make_starts(entry);
   const Int8Parts parts(n_tokens_, columns_);
   const std::byte* base = int8_.data();
-  job.int8 = {reinterpret_cast<const int8_t*>(base + parts.levels), reinterpret_cast<const float*>(base + parts.anchors),
+  job.int8 = {reinterpret_cast<const int8_t*>(base + parts.levels),
+              reinterpret_cast<const float*>(base + parts.anchors),
               reinterpret_cast<const int32_t*>(base + parts.starts), reinterpret_cast<const float*>(base + parts.sums)};
 }
 
@@ -143,7 +152,9 @@ void MatmulInput::prepare(const ProductEntry& entry, size_t n_workers, StripeJob
   grow(sums_, sums_bytes(n_workers, n_tokens_));
   job.sums = reinterpret_cast<float*>(sums_.data());
   switch (entry.currency) {
-    case Currency::kInt8: prepare_int8(entry, job); break;
+    case Currency::kInt8:
+      prepare_int8(entry, job);
+      break;
     case Currency::kBf16:
       if (!has_bf16_) make_bf16();
       job.bf16 = reinterpret_cast<const uint16_t*>(bf16_.data());

@@ -61,7 +61,8 @@ void pack_tile(const RowPointers& from, size_t first_block, size_t n_blocks, uin
   }
   for (size_t b = first_block; b < first_block + n_blocks; ++b) {
     uint8_t codes[kStripeRows][Format::kBlock];
-    for (size_t r = 0; r < kStripeRows; ++r) packing::block_codes(Format(), from.rows[r] + b * Format::kBytes, codes[r]);
+    for (size_t r = 0; r < kStripeRows; ++r)
+      packing::block_codes(Format(), from.rows[r] + b * Format::kBytes, codes[r]);
     for (size_t k = 0; k < Format::kBlock; k += kBlockColumns) {
       const uint8_t* block[kStripeRows];
       for (size_t r = 0; r < kStripeRows; ++r) block[r] = codes[r] + k;
@@ -120,13 +121,18 @@ size_t packed_size(DType dtype, size_t rows, size_t columns) {
   const size_t n_stripes = div_up(rows, kStripeRows);
   switch (dtype) {
 #define MNEME_CASE(Format) \
-  case Format::kDType: return Format::kPackable ? n_stripes * stripe_bytes<Format>(columns) : 0;
+  case Format::kDType:     \
+    return Format::kPackable ? n_stripes * stripe_bytes<Format>(columns) : 0;
     MNEME_INT8_FORMATS(MNEME_CASE)
 #undef MNEME_CASE
-    case DType::kF32: return n_stripes * kStripeRows * columns * 4;
-    case DType::kF16: return n_stripes * kStripeRows * columns * 2;
-    case DType::kBF16: return n_stripes * kStripeRows * round_up(columns, size_t{2}) * 2;
-    default: return 0;
+    case DType::kF32:
+      return n_stripes * kStripeRows * columns * 4;
+    case DType::kF16:
+      return n_stripes * kStripeRows * columns * 2;
+    case DType::kBF16:
+      return n_stripes * kStripeRows * round_up(columns, size_t{2}) * 2;
+    default:
+      return 0;
   }
 }
 
@@ -137,10 +143,14 @@ void pack_stripes(const Matrix& plain, size_t first, size_t last, std::byte* out
     if constexpr (Format::kPackable) return pack_blocks<Format>(plain, first, last, out);
     MNEME_INT8_FORMATS(MNEME_CASE)
 #undef MNEME_CASE
-    case DType::kF32: return pack_units<4>(plain, plain.columns * 4, first, last, out);
-    case DType::kF16: return pack_units<2>(plain, plain.columns * 2, first, last, out);
-    case DType::kBF16: return pack_units<4>(plain, plain.columns * 2, first, last, out);
-    default: assert(!"the type has a packed form");
+    case DType::kF32:
+      return pack_units<4>(plain, plain.columns * 4, first, last, out);
+    case DType::kF16:
+      return pack_units<2>(plain, plain.columns * 2, first, last, out);
+    case DType::kBF16:
+      return pack_units<4>(plain, plain.columns * 2, first, last, out);
+    default:
+      assert(!"the type has a packed form");
   }
 }
 
