@@ -20,5 +20,6 @@ void add_info(CLI::App& app, GlobalOptions& global);
 void add_logits(CLI::App& app, GlobalOptions& global);
 void add_plan(CLI::App& app, GlobalOptions& global);
 void add_quantize(CLI::App& app, GlobalOptions& global);
+void add_run(CLI::App& app, GlobalOptions& global);
 
 }  // namespace mneme::cli

@@ -1,5 +1,7 @@
 #include "cli/generation_json.h"
 
+#include <fmt/format.h>
+
 namespace mneme::cli {
 namespace {
 
@@ -7,7 +9,7 @@ namespace {
 std::string printable(const std::string& bytes) { return Json(bytes).dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 Json token_json(TokenId id, float logprob, const Engine& engine) {
-  return {{"id", id}, {"piece", Json::parse(printable(engine.tokenizer().piece(id, true)))}, {"logprob", logprob}};
+  return {{"id", id}, {"piece", Json::parse(printable(std::string(engine.tokenizer().piece(id, true))))}, {"logprob", logprob}};
 }
 
 double decode_rate(const GenerationResult& result) {
@@ -24,7 +26,7 @@ Json generation_json(const GenerationResult& result, const Engine& engine) {
     if (token.top.empty() && token.logprob == 0) continue;
     Json entry = token_json(token.token, token.logprob, engine);
     entry["top"] = Json::array();
-    for (const TokenLogprob& other : token.top) entry["top"].push_back(token_json(other.token, other.logprob, engine));
+    for (const TokenLogprob& other : token.top) entry["top"].push_back(token_json(other.id, other.logprob, engine));
     logprobs.push_back(entry);
   }
   Json out = {{"text", result.text},

@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   add_logits(app, global);
   add_plan(app, global);
   add_quantize(app, global);
+  add_run(app, global);
   app.require_subcommand(1);
   app.fallthrough();
   app.parse_complete_callback([&] {

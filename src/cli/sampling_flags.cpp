@@ -3,7 +3,6 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "engine/grammar/grammar.h"
 #include "engine/grammar/json_schema.h"
 
 namespace mneme::cli {
@@ -61,7 +60,7 @@ void SamplingFlags::add_to(CLI::App& c) {
   c.add_option("--json-schema-file", schema_file, "Only JSON of this schema")->group(group)->excludes(grammar);
 }
 
-GenerationRequest SamplingFlags::request(const Engine& engine) const {
+GenerationRequest SamplingFlags::request(Engine& engine) const {
   GenerationRequest request;
   request.max_tokens = static_cast<uint32_t>(n_predict);
   request.stop = stop;
@@ -74,10 +73,10 @@ GenerationRequest SamplingFlags::request(const Engine& engine) const {
   }
   for (const std::string& text : logit_bias) request.sampling.logit_bias.push_back(parse_bias(text));
   if (!grammar_file.empty()) {
-    request.grammar = make_grammar_state(parse_gbnf(read_text_file(grammar_file)), engine.tokenizer());
+    request.grammar = engine.make_grammar(read_text_file(grammar_file));
   } else if (!schema_file.empty()) {
     const Json schema = parse_json(read_text_file(schema_file), schema_file);
-    request.grammar = make_grammar_state(json_schema_grammar(schema), engine.tokenizer());
+    request.grammar = engine.make_grammar(json_schema_gbnf(schema));
   }
   return request;
 }

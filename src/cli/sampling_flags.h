@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/engine.h"
 #include "engine/generation.h"
 
 namespace mneme::cli {
@@ -21,7 +22,7 @@ struct SamplingFlags {
 
   void add_to(CLI::App& command);
   /// A request without a prompt. Reads grammar files; throws Error.
-  GenerationRequest request(const Engine& engine) const;
+  GenerationRequest request(Engine& engine) const;
 };
 
 }  // namespace mneme::cli

@@ -13,8 +13,7 @@ void ChatSession::set_system(const std::string& text) {
 }
 
 std::vector<TokenId> ChatSession::prompt() const {
-  RenderOptions options;
-  options.add_generation_prompt = true;
+  const ChatRenderOptions options;
   return engine_.tokenizer().encode_segments(template_.render(messages_, options), true);
 }
 

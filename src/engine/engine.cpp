@@ -12,6 +12,7 @@ std::unique_ptr<Engine> Engine::open(const std::string& path, const PlanRequest&
   std::unique_ptr<Engine> engine(new Engine(open_model(path, ledger), ledger));
   engine->model_ = Model::build(engine->file_, ledger, request.context.value_or(0));
   engine->tokenizer_ = Tokenizer::load(engine->file_.metadata());
+  engine->vocabulary_ = std::make_unique<TokenizerView>(*engine->tokenizer_);
   const uint64_t counted = ledger.used(Tier::kRam);
   const uint64_t resident = resident_bytes();
   engine->plan_ = make_plan(*engine->model_, request, resident > counted ? resident - counted : 0);
@@ -34,6 +35,12 @@ std::unique_ptr<Engine> Engine::load(const std::string& path, const PlanRequest&
   }
   engine->workspace_ = std::make_unique<Workspace>(ledger, plan.bytes(Tag::kActivation));
   return engine;
+}
+
+std::unique_ptr<GrammarState> Engine::make_grammar(std::string_view gbnf) {
+  auto grammar = std::make_shared<const Grammar>(gbnf);
+  if (!trie_) trie_ = std::make_shared<const VocabularyTrie>(*vocabulary_);
+  return std::make_unique<GrammarState>(TokenMatcher::create(std::move(grammar), trie_));
 }
 
 void Engine::check_tokens(std::span<const TokenId> tokens) const {

@@ -5,8 +5,10 @@
 #include <vector>
 
 #include "base/function_ref.h"
+#include "engine/grammar/grammar_state.h"
 #include "engine/plan.h"
 #include "model/model.h"
+#include "engine/tokenizer_view.h"
 #include "model/tokenizer/tokenizer.h"
 #include "weights/model_file.h"
 
@@ -28,6 +30,11 @@ class Engine {
   const Model& model() const { return *model_; }
   const ModelFile& file() const { return file_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
+  /// The same vocabulary for samplers and grammars; lives as long as the engine.
+  const VocabularyView& vocabulary() const { return *vocabulary_; }
+  /// A fresh state of a grammar in GBNF over this vocabulary. The vocabulary's trie is built once, when first needed.
+  /// Throws Error with the line and column of what is wrong.
+  std::unique_ptr<GrammarState> make_grammar(std::string_view gbnf);
   const MemoryPlan& plan() const { return plan_; }
   const StateOptions& state_options() const { return state_options_; }
   Ledger& ledger() const { return ledger_; }
@@ -56,6 +63,8 @@ class Engine {
   Ledger& ledger_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<TokenizerView> vocabulary_;
+  std::shared_ptr<const VocabularyTrie> trie_;
   MemoryPlan plan_;
   StateOptions state_options_;
   Reservation runtime_;

@@ -7,8 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/grammar/grammar_state.h"
+#include "engine/sampling/logprobs.h"
 #include "engine/sampling/sampling_options.h"
-#include "engine/sampling/token_constraint.h"
 #include "model/mixer.h"
 #include "model/tokenizer/tokenizer.h"
 
@@ -31,11 +32,6 @@ enum class FinishReason : uint8_t {
   kError,       ///< See GenerationResult::error.
 };
 std::string_view finish_reason_name(FinishReason reason);
-
-struct TokenLogprob {
-  TokenId token;
-  float logprob;
-};
 
 /// One generated token.
 struct GeneratedToken {

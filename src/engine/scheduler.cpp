@@ -6,7 +6,6 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
-#include "engine/grammar/grammar.h"
 #include "engine/sampling/sampler.h"
 #include "engine/stop_strings.h"
 #include "engine/tokenizer_view.h"
@@ -60,7 +59,7 @@ struct Scheduler::Active {
         conversation(request.conversation ? request.conversation : std::make_shared<Conversation>()),
         vocabulary(engine.tokenizer()),
         sampler(request.sampling, vocabulary),
-        detokenizer(engine.tokenizer()),
+        detokenizer(engine.tokenizer(), request.prompt.back()),
         stops(request.stop),
         max_total(total) {}
 
@@ -138,6 +137,7 @@ bool Scheduler::try_start(Active& active, bool alone) {
     if (alone) active.headroom = engine_.ledger().reserve(Tag::kKv, more, "context of a request");  // throws the numbers
     return false;
   }
+  for (TokenId token : prompt) active.sampler.accept(token);  // penalties see the prompt
   active.headroom = std::move(*headroom);
   active.n_read = shared;
   active.result.n_reused = static_cast<uint32_t>(shared);
@@ -256,7 +256,9 @@ void Scheduler::deliver(Active& active, std::span<const float> logits) {
   GeneratedToken generated;
   generated.token = active.sampler.sample(logits, request.grammar.get());
   if (request.n_logprobs >= 0) {
-    active.sampler.log_probabilities(logits, generated, static_cast<size_t>(request.n_logprobs));
+    const Logprobs logprobs = token_logprobs(logits, generated.token, static_cast<size_t>(request.n_logprobs));
+    generated.logprob = logprobs.chosen.logprob;
+    generated.top = logprobs.top;
   }
   active.sampler.accept(generated.token);
   if (engine_.tokenizer().is_end_of_generation(generated.token)) {
@@ -273,8 +275,8 @@ void Scheduler::deliver(Active& active, std::span<const float> logits) {
   event.text = active.stops.push(active.detokenizer.push(active.next));
   result.text += event.text;
   if (request.on_event) request.on_event(event);
-  if (active.stops.found()) {
-    result.stop_string = *active.stops.found();
+  if (active.stops.stopped()) {
+    result.stop_string = active.stops.found();
     finish(active, FinishReason::kStopString);
   } else if (request.max_tokens > 0 && result.tokens.size() >= request.max_tokens) {
     finish(active, FinishReason::kLength);

@@ -29,7 +29,7 @@ struct Options {
 };
 
 /// Text goes to stdout as it is made; with --json everything is printed at the end.
-GenerationRequest printing_request(const Options& options, const GlobalOptions& global, const Engine& engine) {
+GenerationRequest printing_request(const Options& options, const GlobalOptions& global, Engine& engine) {
   GenerationRequest request = options.sampling.request(engine);
   if (!global.json) {
     request.on_event = [](const GenerationEvent& event) {
