@@ -14,12 +14,17 @@ struct GlobalOptions {
 /// Each adds one subcommand to `app`. The subcommand's callback does the work and throws mneme::Error; main() prints it.
 /// `global` outlives the parse and is filled before a callback runs.
 void add_bench(CLI::App& app, GlobalOptions& global);
+void add_detokenize(CLI::App& app, GlobalOptions& global);
 void add_embed(CLI::App& app, GlobalOptions& global);
 void add_eval(CLI::App& app, GlobalOptions& global);
 void add_info(CLI::App& app, GlobalOptions& global);
 void add_logits(CLI::App& app, GlobalOptions& global);
 void add_plan(CLI::App& app, GlobalOptions& global);
 void add_quantize(CLI::App& app, GlobalOptions& global);
+<<<<<<< HEAD
 void add_run(CLI::App& app, GlobalOptions& global);
+=======
+void add_tokenize(CLI::App& app, GlobalOptions& global);
+>>>>>>> text
 
 }  // namespace mneme::cli

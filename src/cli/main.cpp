@@ -34,20 +34,25 @@ int report(const mneme::Error& error, bool json) {
 int main(int argc, char** argv) {
   using namespace mneme::cli;
   CLI::App app{kDescription, "mneme"};
+  app.fallthrough();  // Before the subcommands, which inherit it: --json may stand behind them.
   GlobalOptions global;
   app.add_flag("--json", global.json, "Print results as JSON on stdout");
   app.add_flag("-v,--verbose", global.verbose, "Say more on stderr");
   app.add_option("-t,--threads", global.threads, "Worker threads (default: all cores)")->check(CLI::Range(1, 1024));
   add_bench(app, global);
+  add_detokenize(app, global);
   add_embed(app, global);
   add_eval(app, global);
   add_info(app, global);
   add_logits(app, global);
   add_plan(app, global);
   add_quantize(app, global);
+<<<<<<< HEAD
   add_run(app, global);
+=======
+  add_tokenize(app, global);
+>>>>>>> text
   app.require_subcommand(1);
-  app.fallthrough();
   app.parse_complete_callback([&] {
     if (global.threads > 0) mneme::set_n_threads(global.threads);
     if (global.verbose) mneme::set_log_level(spdlog::level::info);

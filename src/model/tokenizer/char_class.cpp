@@ -72,4 +72,17 @@ uint16_t char_classes(uint32_t code_point) {
   return code_point <= 0x10FFFF ? look_up(code_point) : uint16_t{0};
 }
 
+uint32_t lower_case(uint32_t code_point) {
+  return static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code_point)));
+}
+
+std::vector<uint32_t> decompose(uint32_t code_point) {
+  std::array<utf8proc_int32_t, 32> buffer;  // The longest decomposition has 4 code points.
+  int boundary = UTF8PROC_BOUNDCLASS_START;
+  const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code_point), buffer.data(), buffer.size(),
+                                         UTF8PROC_DECOMPOSE, &boundary);
+  if (n <= 0 || static_cast<size_t>(n) > buffer.size()) return {code_point};
+  return {buffer.begin(), buffer.begin() + n};
+}
+
 }  // namespace mneme

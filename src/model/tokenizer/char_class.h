@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace mneme {
 
@@ -26,5 +27,11 @@ enum CharClass : uint16_t {
 
 /// Bits of CharClass for a code point; 0 above U+10FFFF.
 uint16_t char_classes(uint32_t code_point);
+
+/// Simple lower-case mapping.
+uint32_t lower_case(uint32_t code_point);
+
+/// Canonical decomposition (NFD) of one code point; itself when it has none.
+std::vector<uint32_t> decompose(uint32_t code_point);
 
 }  // namespace mneme

@@ -66,13 +66,16 @@ PieceTable::PieceTable(const TokenTable& table, Spelling spelling) {
       case TokenKind::kByte:
         bytes_ += static_cast<char>(table.byte_value(id));
         break;
+      case TokenKind::kUserDefined:
+        // Not spelled in mapped bytes; where spaces are marked, merges may have made it from marked spaces.
+        bytes_ += spelling == Spelling::kMappedBytes ? std::string(table.text(id)) : unmark_spaces(table.text(id));
+        break;
       case TokenKind::kNormal:
       case TokenKind::kUnused:
         bytes_ += spelling == Spelling::kMappedBytes ? text_to_bytes(table.text(id)) : unmark_spaces(table.text(id));
         break;
       case TokenKind::kUnknown:
       case TokenKind::kControl:
-      case TokenKind::kUserDefined:
         bytes_ += table.text(id);
         break;
     }

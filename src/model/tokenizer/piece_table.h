@@ -16,7 +16,8 @@ enum class Spelling : uint8_t {
 };
 
 /// The bytes that each token stands for, made once so that decoding copies and constrained sampling can look at all of
-/// them. Normal and unused tokens are spelled, byte tokens are their byte, the others are their own text.
+/// them. Byte tokens are their byte, control and unknown tokens their own text, the others are spelled; user-defined
+/// ones are so only where spaces are marked.
 class PieceTable {
  public:
   PieceTable() = default;

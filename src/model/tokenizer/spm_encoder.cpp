@@ -40,7 +40,7 @@ std::array<TokenId, 256> find_byte_tokens(const TokenTable& table, std::optional
   for (size_t b = 0; b < tokens.size(); ++b) {
     auto id = table.find(byte_token_text(static_cast<unsigned char>(b)));
     const char byte = static_cast<char>(b);
-    if (!id) id = table.find_plain({&byte, 1});
+    if (!id || (table.kind(*id) != TokenKind::kByte && !table.is_plain(*id))) id = table.find_plain({&byte, 1});
     tokens[b] = id ? *id : unk.value_or(-1);
   }
   return tokens;

@@ -195,8 +195,12 @@ std::string_view Tokenizer::piece(TokenId id, bool special) const {
 
 bool Tokenizer::prefixes_space_after(std::optional<TokenId> previous) const {
   if (!previous) return add_space_prefix_ || word_pieces_;
+  if (!add_space_prefix_) return false;
   const TokenKind k = kind(*previous);
-  return add_space_prefix_ && (k == TokenKind::kControl || k == TokenKind::kUserDefined);
+  // A user-defined token with a space mark was merged from text, where no prefix follows.
+  const bool found_in_text =
+      k == TokenKind::kUserDefined && table_.text(*previous).find(kSpaceMark) == std::string_view::npos;
+  return k == TokenKind::kControl || found_in_text;
 }
 
 void Tokenizer::append_piece(TokenId id, bool unparse_special, bool& drop_space, std::string& out) const {

@@ -1,8 +1,6 @@
 #include "model/tokenizer/word_piece_encoder.h"
 
-#include <utf8proc.h>
-
-#include <array>
+#include <utility>
 
 #include "base/utf8.h"
 #include "model/tokenizer/char_class.h"
@@ -17,16 +15,6 @@ bool is_ideograph(uint32_t c) {
          (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
-/// Canonical decomposition of one code point, at most 18 long.
-std::vector<uint32_t> decompose(uint32_t code_point) {
-  std::array<utf8proc_int32_t, 32> buffer;
-  int boundary = UTF8PROC_BOUNDCLASS_START;
-  const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code_point), buffer.data(), buffer.size(),
-                                         UTF8PROC_DECOMPOSE, &boundary);
-  if (n <= 0 || static_cast<size_t>(n) > buffer.size()) return {code_point};
-  return {buffer.begin(), buffer.begin() + n};
-}
-
 /// Appends characters to words.
 class WordBuilder {
  public:
@@ -39,8 +27,7 @@ class WordBuilder {
     if (rules_.strip_accents && (classes & kNonspacingMark) != 0) return;
     const bool alone = (classes & kPunctuation) != 0 || (c < 0x7F && (classes & kSymbol) != 0) || is_ideograph(c);
     if (alone) end_word();
-    append_utf8(word_,
-                rules_.lowercase ? static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))) : c);
+    append_utf8(word_, rules_.lowercase ? lower_case(c) : c);
     if (alone) end_word();
   }
 
