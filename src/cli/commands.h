@@ -21,10 +21,7 @@ void add_info(CLI::App& app, GlobalOptions& global);
 void add_logits(CLI::App& app, GlobalOptions& global);
 void add_plan(CLI::App& app, GlobalOptions& global);
 void add_quantize(CLI::App& app, GlobalOptions& global);
-<<<<<<< HEAD
 void add_run(CLI::App& app, GlobalOptions& global);
-=======
 void add_tokenize(CLI::App& app, GlobalOptions& global);
->>>>>>> text
 
 }  // namespace mneme::cli

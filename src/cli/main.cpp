@@ -47,11 +47,8 @@ int main(int argc, char** argv) {
   add_logits(app, global);
   add_plan(app, global);
   add_quantize(app, global);
-<<<<<<< HEAD
   add_run(app, global);
-=======
   add_tokenize(app, global);
->>>>>>> text
   app.require_subcommand(1);
   app.parse_complete_callback([&] {
     if (global.threads > 0) mneme::set_n_threads(global.threads);
