@@ -32,8 +32,14 @@ uint64_t ModelWeights::resident_bytes(bool pack) const {
 }
 
 void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint64_t)>& progress) {
+  // The largest first: while a matrix is packed its stored bytes are resident too, and then little else is.
+  std::vector<WeightMatrix*> order;
+  for (const auto& matrix : matrices) order.push_back(matrix.get());
+  std::stable_sort(order.begin(), order.end(), [](const WeightMatrix* a, const WeightMatrix* b) {
+    return a->stored.bytes() > b->stored.bytes();
+  });
   uint64_t done = 0;
-  for (const auto& matrix : matrices) {
+  for (WeightMatrix* matrix : order) {
     const TensorView& stored = matrix->stored;
     const size_t packed = pack ? kernels::packed_bytes(stored.dtype, matrix->rows(), matrix->columns()) : 0;
     if (packed > 0) {

@@ -1,0 +1,95 @@
+#include "engine/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "base/error.h"
+#include "base/test_data.h"
+#include "engine/engine.h"
+
+namespace mneme {
+namespace {
+
+class PlanTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto path = shared_path("golden/logits/llama.gguf");
+    if (!path) GTEST_SKIP() << "shared data is missing";
+    path_ = *path;
+    file_.emplace(open_model(path_, ledger_));
+    model_ = Model::build(*file_, ledger_);
+  }
+
+  std::string path_;
+  Ledger ledger_;
+  std::optional<ModelFile> file_;
+  std::unique_ptr<Model> model_;
+};
+
+constexpr uint64_t kRuntime = uint64_t{10} << 20;
+
+TEST_F(PlanTest, ContextShrinksToTheLimitAndTheTableAddsUp) {
+  PlanRequest request;
+  request.memory = uint64_t{1} << 30;
+  request.batch = 64;
+  const MemoryPlan roomy = make_plan(*model_, request, kRuntime);
+  EXPECT_EQ(roomy.context, model_->hyper.n_context);
+  EXPECT_LE(roomy.total(), request.memory);
+  request.memory = roomy.total() - roomy.bytes(Tag::kKv) / 2;
+  const MemoryPlan tight = make_plan(*model_, request, kRuntime);
+  EXPECT_LT(tight.context, roomy.context);
+  EXPECT_GT(tight.context, 0u);
+  EXPECT_LE(tight.total(), request.memory);
+  // One more block of context would not have fitted.
+  request.context = tight.context + 256;
+  EXPECT_THROW(make_plan(*model_, request, kRuntime), Error);
+}
+
+TEST_F(PlanTest, RefusalNamesTheMinimumAndTheMinimumWorks) {
+  PlanRequest request;
+  request.memory = uint64_t{1} << 20;
+  try {
+    make_plan(*model_, request, kRuntime);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfBudget);
+    EXPECT_NE(e.hint().find("--memory"), std::string::npos) << e.hint();
+    EXPECT_NE(std::string(e.what()).find("weights"), std::string::npos);
+  }
+  request.context = model_->hyper.n_context + 1;
+  request.memory = uint64_t{1} << 30;
+  EXPECT_THROW(make_plan(*model_, request, kRuntime), Error);
+  request.context = 256;
+  request.n_sequences = 0;
+  EXPECT_THROW(make_plan(*model_, request, kRuntime), Error);
+}
+
+TEST_F(PlanTest, MoreSequencesNeedExactlyTheirState) {
+  PlanRequest request;
+  request.memory = uint64_t{1} << 30;
+  request.context = 512;
+  const MemoryPlan one = make_plan(*model_, request, kRuntime);
+  request.n_sequences = 4;
+  const MemoryPlan four = make_plan(*model_, request, kRuntime);
+  EXPECT_EQ(four.bytes(Tag::kKv), 4 * one.bytes(Tag::kKv));
+  EXPECT_EQ(one.bytes(Tag::kKv), model_->state_bytes({request.kv, 512, one.batch}, 512));
+}
+
+TEST_F(PlanTest, LoadedEngineHoldsWhatWasPlanned) {
+  Ledger ledger;
+  PlanRequest request;
+  request.context = 512;
+  request.batch = 64;
+  const auto engine = Engine::load(path_, request, ledger);
+  const auto state = engine->make_state();
+  std::vector<TokenId> tokens(512, 1);
+  engine->run(*state, tokens, [](size_t, size_t, const float*) {});
+  EXPECT_EQ(ledger.used(Tier::kRam, Tag::kKv), engine->plan().bytes(Tag::kKv));
+  EXPECT_LE(ledger.peak(Tier::kRam, Tag::kScratch), engine->plan().bytes(Tag::kScratch));
+  EXPECT_LE(ledger.peak(Tier::kRam), engine->plan().total() + 64 * 1024);
+  EXPECT_GE(ledger.peak(Tier::kRam), engine->plan().total() * 95 / 100);
+}
+
+}  // namespace
+}  // namespace mneme
