@@ -27,6 +27,7 @@ void Progress::update(uint64_t done, const std::string& note) {
   if (!note.empty()) note_ = note;
   if (!visible_) return;
   const auto now = std::chrono::steady_clock::now();
+  if (now - start_ < std::chrono::milliseconds(400)) return;  // short work shows nothing
   if (done < total_ && now - last_ < std::chrono::milliseconds(100)) return;
   last_ = now;
   constexpr int kWidth = 28;
