@@ -23,5 +23,6 @@ void add_plan(CLI::App& app, GlobalOptions& global);
 void add_quantize(CLI::App& app, GlobalOptions& global);
 void add_run(CLI::App& app, GlobalOptions& global);
 void add_tokenize(CLI::App& app, GlobalOptions& global);
+void add_train(CLI::App& app, GlobalOptions& global);
 
 }  // namespace mneme::cli

@@ -49,6 +49,7 @@ int main(int argc, char** argv) {
   add_quantize(app, global);
   add_run(app, global);
   add_tokenize(app, global);
+  add_train(app, global);
   app.require_subcommand(1);
   app.parse_complete_callback([&] {
     if (global.threads > 0) mneme::set_n_threads(global.threads);

@@ -1,0 +1,153 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "base/atomic_file.h"
+#include "base/byte_size.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/progress.h"
+#include "cli/commands.h"
+#include "train/data/story_source.h"
+#include "train/export_gguf.h"
+#include "train/finished_run.h"
+#include "train/recall_eval.h"
+#include "train/trainer.h"
+
+namespace mneme::cli {
+namespace {
+
+volatile std::sig_atomic_t g_stop = 0;
+
+void ask_to_stop(int) { g_stop = 1; }
+
+struct TrainOptions {
+  std::string recipe, out, memory;
+  bool resume = false;
+};
+
+void run_training(const TrainOptions& options, const GlobalOptions& global) {
+  const std::string directory = options.out.empty() ? "runs/" + std::filesystem::path(options.recipe).stem().string() : options.out;
+  const std::string text = read_text_file(options.recipe, uint64_t{16} << 20);
+  train::Recipe recipe = train::parse_recipe(text, options.recipe);
+  Ledger ledger(options.memory.empty() ? Ledger::kUnlimited : parse_byte_size(options.memory));
+  std::signal(SIGINT, ask_to_stop);
+  std::signal(SIGTERM, ask_to_stop);
+
+  std::unique_ptr<Progress> progress;
+  train::Trainer::Callbacks callbacks;
+  callbacks.stop = [] { return g_stop != 0; };
+  if (!global.json) {
+    callbacks.message = [](const std::string& message) {
+      if (::isatty(STDERR_FILENO) != 0) fmt::print(stderr, "{}\n", message);
+    };
+  }
+  callbacks.step = [&](const train::StepReport& report) {
+    if (!progress) progress = std::make_unique<Progress>(recipe.name, report.total_steps, "steps");
+    progress->update(report.step, fmt::format("loss {:.3f}, {:.0f} tokens/s, rate {:.1e}, {:.0f} min left", report.loss_average,
+                                              report.tokens_per_second, report.rate, report.seconds_left / 60));
+  };
+  train::Trainer trainer(ledger, recipe, text, directory, options.resume, callbacks);
+  if (!global.json) fmt::print("{}\n", trainer.memory_plan());
+  const bool complete = trainer.run();
+  progress.reset();
+  const train::Progression& done = trainer.progression();
+  if (global.json) {
+    const Json result = {{"complete", complete}, {"steps", done.step}, {"tokens", done.tokens}, {"seconds", done.seconds},
+                         {"loss_average", done.loss_average}, {"directory", directory}};
+    fmt::print("{}\n", result.dump());
+  } else {
+    fmt::print("{} after {} steps, {} tokens; run directory {}\n", complete ? "complete" : "stopped (continue with --resume)",
+               done.step, done.tokens, directory);
+  }
+}
+
+struct ExportOptions {
+  std::string directory, out, type = "Q8_0";
+};
+
+void run_export(const ExportOptions& options, const GlobalOptions& global) {
+  const DTypeInfo* type = find_dtype(options.type);
+  if (type == nullptr) fail(ErrorCode::kInvalidArgument, "[export] expected a type such as Q8_0, found {}", options.type);
+  Ledger ledger;
+  train::FinishedRun run = train::load_run(ledger, options.directory);
+  const std::string out = options.out.empty() ? options.directory + "/model.gguf" : options.out;
+  train::export_gguf(out, run.recipe.name, *run.model, *run.tokenizer, type->dtype);
+  const uint64_t bytes = std::filesystem::file_size(out);
+  if (global.json) {
+    fmt::print("{}\n", Json{{"file", out}, {"bytes", bytes}, {"type", type->name}, {"step", run.progression.step}}.dump());
+  } else {
+    fmt::print("{}: {} as {}, step {}\n", out, format_byte_size(bytes), type->name, run.progression.step);
+  }
+}
+
+struct EvalOptions {
+  std::string directory;
+  std::vector<size_t> distances;
+  size_t probes = 200;
+  uint64_t seed = 99;
+};
+
+void run_eval(const EvalOptions& options, const GlobalOptions& global) {
+  Ledger ledger;
+  train::FinishedRun run = train::load_run(ledger, options.directory);
+  std::vector<std::string> stories;
+  if (std::filesystem::exists(options.directory + "/stories.txt")) stories = train::read_stories(options.directory + "/stories.txt");
+  const train::TextSource texts(std::move(stories), run.recipe.books.empty() ? "" : train::recipe_path(run.recipe.books));
+  train::Executor<float> executor(ledger, run.model->program(), run.model->parameter_list());
+  const size_t batch_tokens = run.recipe.model.context;
+  Json result = {{"step", run.progression.step}, {"tokens", run.progression.tokens}};
+  result["text_loss"] = train::measure_text_loss(executor, *run.model, *run.tokenizer, texts, 32768, batch_tokens, options.seed);
+  if (!global.json) fmt::print("step {}, loss on held-out text {:.3f} nats per token\n", run.progression.step, result["text_loss"].get<double>());
+  for (const size_t distance : options.distances.empty() ? run.recipe.eval_distances : options.distances) {
+    const auto score = train::measure_recall(executor, *run.model, *run.tokenizer, texts, distance, options.probes, batch_tokens, options.seed);
+    result["recall"].push_back({{"distance", distance}, {"value", score.value}, {"answer", score.answer}, {"refusal", score.refusal},
+                                {"answerable", score.n_answerable}, {"refusals", score.n_refusal}});
+    if (!global.json) {
+      fmt::print("{:>6} tokens: value {:.1f} %, whole answer {:.1f} % of {}, refusal {:.1f} % of {}\n", distance, 100 * score.value,
+                 100 * score.answer, score.n_answerable, 100 * score.refusal, score.n_refusal);
+    }
+  }
+  if (global.json) fmt::print("{}\n", result.dump());
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, GlobalOptions& global) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* command = app.add_subcommand("train", "Train a model from a recipe");
+  CLI::Option* recipe = command->add_option("RECIPE", options->recipe, "Recipe file (TOML)");
+  command->add_option("-o,--out", options->out, "Run directory (default: runs/NAME-OF-RECIPE)");
+  command->add_flag("--resume", options->resume, "Continue from the newest checkpoint of the run directory");
+  command->add_option("--memory", options->memory, "Limit for weights, gradients, optimizer and activations (default: none)");
+  command->footer("Example:\n  mneme train recipes/pocket.toml --memory 1G --out runs/pocket");
+
+  auto exporting = std::make_shared<ExportOptions>();
+  CLI::App* export_command = command->add_subcommand("export", "Write the newest checkpoint of a run as a GGUF file");
+  export_command->add_option("DIR", exporting->directory, "Run directory")->required();
+  export_command->add_option("-o,--out", exporting->out, "File to write (default: DIR/model.gguf)");
+  export_command->add_option("--type", exporting->type, "F32, F16, BF16 or Q8_0")->capture_default_str();
+  export_command->footer("Example:\n  mneme train export runs/pocket --type Q8_0 --out models/pocket.gguf");
+  export_command->callback([exporting, &global] { run_export(*exporting, global); });
+
+  auto evaluating = std::make_shared<EvalOptions>();
+  CLI::App* eval_command = command->add_subcommand("eval", "Recall of held-out facts and text loss of the newest checkpoint");
+  eval_command->add_option("DIR", evaluating->directory, "Run directory")->required();
+  eval_command->add_option("--distance", evaluating->distances, "Tokens between fact and question (default: the recipe's)");
+  eval_command->add_option("--probes", evaluating->probes, "Questions per distance")->capture_default_str()->check(CLI::Range(1, 100000));
+  eval_command->add_option("--seed", evaluating->seed, "Seed of the probes")->capture_default_str();
+  eval_command->footer("Example:\n  mneme train eval runs/pocket --distance 512 --distance 3000");
+  eval_command->callback([evaluating, &global] { run_eval(*evaluating, global); });
+
+  command->callback([command, recipe, options, &global] {
+    if (!command->get_subcommands().empty()) return;
+    if (recipe->count() == 0) throw CLI::RequiredError("RECIPE");
+    run_training(*options, global);
+  });
+}
+
+}  // namespace mneme::cli

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "train/data/chat_encoder.h"
+#include "train/tape/batch.h"
+
+namespace mneme::train {
+
+/// One stretch of a curriculum.
+struct StageOptions {
+  size_t until_step = 0;         ///< Steps before this one belong to the stage (and not to an earlier one).
+  size_t sequence_tokens = 512;  ///< Longest sequence.
+  size_t batch_tokens = 8192;    ///< Tokens of a step, a multiple of sequence_tokens.
+  double plain_text_share = 0.2; ///< Part of the sequences that are plain stories and passages.
+  double filler_share = 0.4;     ///< Distraction inside dialogues.
+  size_t short_every = 0;        ///< n > 0: every n-th sequence slot holds several shorter dialogues instead of a long one.
+};
+
+/// A packed batch that owns its arrays.
+struct OwnedBatch {
+  std::vector<int32_t> tokens, targets;
+  std::vector<float> weights;
+  std::vector<uint32_t> sequence_starts;
+
+  Batch view() const;  ///< loss_scale is 1 / sum of the weights.
+};
+
+/// Appends a sequence: predicting ids[i + 1] is a target of position i. At most `max_tokens` inputs are taken.
+void append_sequence(const WeightedTokens& sequence, size_t max_tokens, OwnedBatch& batch);
+
+/// Makes the batches of a training run. A batch is a function of (seed, step) and the stage alone, so a resumed run sees
+/// the same data.
+class Mixture {
+ public:
+  Mixture(const TrainTokenizer& tokenizer, const TextSource& texts, LossWeights weights, uint64_t seed);
+
+  OwnedBatch batch(size_t step, const StageOptions& stage) const;
+
+ private:
+  void fill_slot(PhiloxStream& random, const StageOptions& stage, size_t slot, OwnedBatch& batch) const;
+  WeightedTokens sequence(PhiloxStream& random, const StageOptions& stage, size_t max_tokens) const;
+
+  const TrainTokenizer& tokenizer_;
+  const TextSource& texts_;
+  DialogueMaker dialogues_;
+  LossWeights weights_;
+  uint64_t seed_;
+};
+
+/// Average characters of a token in generated dialogues, for turning token limits into text lengths.
+constexpr double kCharsPerToken = 3.0;
+
+}  // namespace mneme::train

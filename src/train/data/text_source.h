@@ -1,0 +1,41 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/philox.h"
+#include "train/data/vocabulary_split.h"
+
+namespace mneme::train {
+
+/// Plain text for pretraining and for distraction inside dialogues: short stories and passages of books.
+class TextSource {
+ public:
+  /// `stories`: one a string. `book_folder`: *.txt files, read in order of name; about one in thirty is held out. Either
+  /// may be empty, not both. Throws Error.
+  TextSource(std::vector<std::string> stories, const std::string& book_folder);
+
+  /// A whole story, or its first sentences when it is longer than `max_chars`.
+  std::string story(PhiloxStream& random, size_t max_chars) const;
+  /// Consecutive paragraphs of a book, at most `max_chars`, cut at the end of a sentence.
+  std::string passage(PhiloxStream& random, Split split, size_t max_chars) const;
+  /// A story or a passage.
+  std::string any(PhiloxStream& random, Split split, size_t max_chars) const;
+
+  bool has_stories() const { return !stories_.empty(); }
+  bool has_books() const { return !train_books_.empty(); }
+
+ private:
+  using Paragraphs = std::vector<std::string>;
+
+  std::vector<std::string> stories_;
+  std::vector<Paragraphs> train_books_, held_out_books_;
+};
+
+/// Typographic quotes, dashes and ellipses as ASCII, markup removed, blanks collapsed.
+std::string plain_text(std::string_view text);
+
+/// The longest prefix of at most `max_chars` that ends a sentence; cut at a word when there is none.
+std::string cut_at_sentence(std::string_view text, size_t max_chars);
+
+}  // namespace mneme::train

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+
+#include "tensor/dtype.h"
+#include "train/data/tokenizer_trainer.h"
+#include "train/llama.h"
+
+namespace mneme::train {
+
+/// Writes a trained model with its vocabulary and chat template as a GGUF file of the llama architecture, which mneme and
+/// llama.cpp load. Matrices are stored as `dtype` (F32, F16, BF16 or Q8_0; the row length must be a multiple of its block),
+/// vectors as F32. Throws Error.
+void export_gguf(const std::string& path, const std::string& name, LlamaModel<float>& model,
+                 const TrainTokenizer& tokenizer, DType dtype);
+
+}  // namespace mneme::train

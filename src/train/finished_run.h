@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "train/checkpoint.h"
+#include "train/data/tokenizer_trainer.h"
+#include "train/llama.h"
+#include "train/recipe.h"
+
+namespace mneme::train {
+
+/// What a run directory holds, without optimiser state: for export and evaluation.
+struct FinishedRun {
+  Recipe recipe;
+  std::unique_ptr<TrainTokenizer> tokenizer;
+  std::unique_ptr<LlamaModel<float>> model;
+  Progression progression;
+};
+
+/// Loads a run from its newest valid checkpoint, finished or not. Throws Error.
+FinishedRun load_run(Ledger& ledger, const std::string& directory);
+
+}  // namespace mneme::train

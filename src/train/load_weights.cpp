@@ -1,0 +1,50 @@
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "train/sampler.h"
+#include "weights/model_file.h"
+
+namespace mneme::train {
+
+LlamaSizes llama_sizes_of(const ModelFile& file) {
+  const Metadata& metadata = file.metadata();
+  const std::string_view architecture = metadata.get_string("general.architecture");
+  if (architecture != "llama") {
+    fail(ErrorCode::kUnsupported, "[load] {}: expected architecture llama, found {}", file.path(), architecture);
+  }
+  const NamedTensor* embedding = file.find("token_embd.weight");
+  if (embedding == nullptr) fail(ErrorCode::kCorruptData, "[load] {}: expected token_embd.weight, found none", file.path());
+  LlamaSizes sizes;
+  sizes.vocabulary = embedding->view.rows();
+  sizes.width = metadata.get_u64("llama.embedding_length");
+  sizes.n_layers = metadata.get_u64("llama.block_count");
+  sizes.n_heads = metadata.get_u64("llama.attention.head_count");
+  sizes.n_kv_heads = metadata.find_u64("llama.attention.head_count_kv").value_or(sizes.n_heads);
+  sizes.ffn_width = metadata.get_u64("llama.feed_forward_length");
+  sizes.context = metadata.get_u64("llama.context_length");
+  sizes.norm_eps = metadata.get_f64("llama.attention.layer_norm_rms_epsilon");
+  sizes.rope_base = metadata.find_f64("llama.rope.freq_base").value_or(10000);
+  sizes.tied_head = file.find("output.weight") == nullptr;
+  // Counts from a file: nothing is allocated that the file's own tensors do not account for.
+  if (sizes.n_layers > file.tensors().size() || sizes.n_heads == 0 || sizes.n_heads > sizes.width) {
+    fail(ErrorCode::kCorruptData, "[load] {}: expected sizes that fit its tensors, found {} layers and {} heads", file.path(),
+         sizes.n_layers, sizes.n_heads);
+  }
+  sizes.check();
+  return sizes;
+}
+
+void load_weights(const ModelFile& file, LlamaModel<float>& model) {
+  for (Parameter<float>& parameter : model.parameters().all()) {
+    const NamedTensor* tensor = file.find(parameter.name);
+    if (tensor == nullptr) fail(ErrorCode::kNotFound, "[load] {}: expected tensor {}, found none", file.path(), parameter.name);
+    if (tensor->view.columns() != parameter.columns || tensor->view.rows() != parameter.rows) {
+      fail(ErrorCode::kCorruptData, "[load] {}: expected {} of [{}, {}], found {}", file.path(), parameter.name,
+           parameter.rows, parameter.columns, tensor->view.shape.to_string());
+    }
+    for (size_t row = 0; row < parameter.rows; ++row) decode_row(tensor->view, row, parameter.value + row * parameter.columns);
+  }
+}
+
+}  // namespace mneme::train

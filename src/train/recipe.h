@@ -1,0 +1,54 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "train/data/mixture.h"
+#include "train/llama.h"
+#include "train/optim/optimizer.h"
+#include "train/optim/rate_schedule.h"
+
+namespace mneme::train {
+
+/// Everything that determines a training run; read from a TOML file.
+struct Recipe {
+  std::string name = "model";
+  uint64_t seed = 1;
+  size_t micro_batch_tokens = 4096;  ///< Tokens of one forward and backward; batches are cut into these.
+
+  LlamaSizes model;
+  GemmFormat gemm = GemmFormat::kBf16;
+
+  size_t vocabulary = 4096;
+  size_t tokenizer_sample_chars = 6'000'000;
+
+  std::string books;         ///< Folder of *.txt, or empty.
+  std::string story_model;   ///< GGUF file that stories are sampled from, or empty.
+  size_t n_stories = 0;
+  LossWeights weights;
+
+  std::string optimizer = "adamw";  ///< "adamw" or "muon"
+  AdamWOptions adamw;
+  float muon_momentum = 0.95f;
+  float clip_norm = 1.0f;           ///< 0: no clipping.
+  RateSchedule rate;
+
+  std::vector<StageOptions> stages;
+
+  double checkpoint_minutes = 4;
+  size_t keep_checkpoints = 3;
+  size_t eval_every = 200;          ///< Steps between evaluations; 0: never.
+  size_t eval_probes = 32;          ///< Questions per distance.
+  std::vector<size_t> eval_distances = {512, 1024, 3000};
+};
+
+/// Parses a recipe. `source` names it in messages. Every unknown key, wrong type, missing key and contradiction is
+/// reported in one Error(kInvalidArgument), each with its line.
+Recipe parse_recipe(std::string_view text, const std::string& source);
+
+/// A path of a recipe: "shared:NAME" is NAME in the shared data folder ($MNEME_SHARED, by default ../shared beside the
+/// current folder); anything else stays as it is.
+std::string recipe_path(const std::string& path);
+
+}  // namespace mneme::train

@@ -1,0 +1,96 @@
+#include "train/recipe.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+
+namespace mneme::train {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* kValid = R"(
+[model]
+width = 32
+layers = 2
+heads = 4
+ffn_width = 48
+context = 128
+[data]
+books = "b"
+[optimizer]
+steps = 10
+[[stage]]
+until_step = 10
+sequence_tokens = 64
+batch_tokens = 4096
+)";
+
+std::string problem_of(const std::string& text) {
+  try {
+    parse_recipe(text, "r.toml");
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+    return e.what();
+  }
+  return "none";
+}
+
+std::string replaced(const std::string& from, const std::string& to) {
+  std::string text = kValid;
+  text.replace(text.find(from), from.size(), to);
+  return text;
+}
+
+TEST(Recipe, ReadsAValidOne) {
+  const Recipe recipe = parse_recipe(kValid, "r.toml");
+  EXPECT_EQ(recipe.model.width, 32u);
+  EXPECT_EQ(recipe.model.n_kv_heads, 4u);
+  EXPECT_EQ(recipe.model.vocabulary, 4096u);
+  EXPECT_EQ(recipe.stages.size(), 1u);
+}
+
+TEST(Recipe, ShippedRecipesAreValid) {
+  const std::string path = std::string(MNEME_SOURCE_DIR) + "/recipes/pocket.toml";
+  const Recipe recipe = parse_recipe(read_text_file(path), path);
+  EXPECT_EQ(recipe.model.context, 4096u);
+}
+
+TEST(Recipe, ReportsEveryProblemWithItsLine) {
+  const std::string message = problem_of(replaced("width = 32", "width = \"wide\"\nwidht = 3") + "[extra]\nx = 1\n");
+  EXPECT_THAT(message, HasSubstr("r.toml"));
+  EXPECT_THAT(message, HasSubstr("line 3: model.width: expected a whole number"));
+  EXPECT_THAT(message, HasSubstr("line 4: unknown key model.widht"));
+  EXPECT_THAT(message, HasSubstr("unknown section extra"));
+  EXPECT_THAT(message, testing::Not(HasSubstr("\n")));
+}
+
+TEST(Recipe, Contradictions) {
+  EXPECT_THAT(problem_of(replaced("heads = 4", "heads = 5")), HasSubstr("width that is a multiple of the heads"));
+  EXPECT_THAT(problem_of(replaced("sequence_tokens = 64", "sequence_tokens = 256")), HasSubstr("line 12: stage: expected sequence_tokens of at most the context 128"));
+  EXPECT_THAT(problem_of(replaced("until_step = 10", "until_step = 9")), HasSubstr("expected stages up to step 10"));
+  EXPECT_THAT(problem_of(replaced("batch_tokens = 4096", "batch_tokens = 5000")), HasSubstr("multiple of micro_batch_tokens"));
+  EXPECT_THAT(problem_of(replaced("books = \"b\"", "")), HasSubstr("found neither"));
+  EXPECT_THAT(problem_of(replaced("steps = 10", "rate = 1e-3")), HasSubstr("expected the key steps"));
+  EXPECT_THAT(problem_of(replaced("steps = 10", "steps = 10\nkind = \"sgdd\"")), HasSubstr("expected one of adamw, muon, found sgdd"));
+  EXPECT_THAT(problem_of(replaced("steps = 10", "steps = -10")), HasSubstr("expected a value from 1"));
+}
+
+TEST(Recipe, BrokenToml) {
+  EXPECT_THAT(problem_of("[model\n"), HasSubstr("expected TOML, found on line 1"));
+  EXPECT_THAT(problem_of(std::string("\0\x01\xFF", 3)), HasSubstr("expected TOML"));
+  EXPECT_THAT(problem_of(""), HasSubstr("expected at least one [[stage]]"));
+  EXPECT_THAT(problem_of("stage = 3\nmodel = 4\n"), HasSubstr("line 2: model: expected a table"));
+}
+
+TEST(Recipe, SharedPaths) {
+  EXPECT_EQ(recipe_path("some/where"), "some/where");
+  EXPECT_THAT(recipe_path("shared:data/books"), testing::EndsWith("/data/books"));
+}
+
+}  // namespace
+}  // namespace mneme::train

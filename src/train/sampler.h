@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "budget/buffer.h"
+#include "train/llama.h"
+
+namespace mneme {
+class ModelFile;
+}
+
+namespace mneme::train {
+
+/// How the next id is drawn.
+struct SampleOptions {
+  float temperature = 0.8f;  ///< 0: the most likely id.
+  float top_p = 0.95f;       ///< Draw among the most likely ids whose probabilities reach this sum.
+  uint64_t seed = 0;
+};
+
+/// Continues many sequences at the same time with the weights being trained, one token a step for all of them, so that
+/// the products are matrix products. For texts that training itself needs (sampled stories, samples in the log); serving
+/// is the engine's business. Keys and values are kept transposed, [dimension, position], so that scores are sums of
+/// long vectors even when heads are a few values wide.
+class Sampler {
+ public:
+  /// Room for n_sequences of up to max_tokens (<= context) each.
+  Sampler(Ledger& ledger, LlamaModel<float>& model, size_t n_sequences, size_t max_tokens);
+
+  /// Continues each prompt (at least one token) until `stop` or max_tokens; returns the ids after the prompt, without the
+  /// stop id. A sequence's draws depend on the seed, its index and the position alone. At most n_sequences prompts.
+  std::vector<std::vector<int32_t>> run(const std::vector<std::vector<int32_t>>& prompts, int32_t stop,
+                                        const SampleOptions& options);
+
+ private:
+  void step(std::span<const int32_t> ids, size_t position);
+  void attend(size_t layer, size_t n, size_t position);
+
+  LlamaModel<float>& model_;
+  size_t n_sequences_, max_tokens_;
+  RopeTable<float> rope_;
+  Buffer keys_, values_, scratch_;
+  std::span<float> x_, normed_, q_, k_, v_, gate_, up_, logits_;
+};
+
+/// Draws an id from logits [n], which are overwritten. `uniform` in [0, 1).
+int32_t draw(std::span<float> logits, const SampleOptions& options, float uniform);
+
+/// Sizes of a llama GGUF file. Throws Error(kUnsupported or kCorruptData).
+LlamaSizes llama_sizes_of(const ModelFile& file);
+/// Copies the weights of a llama GGUF file into a model of the same sizes. Throws Error that names the tensor.
+void load_weights(const ModelFile& file, LlamaModel<float>& model);
+
+}  // namespace mneme::train

@@ -1,0 +1,96 @@
+#include "train/tape/executor.h"
+
+#include <utility>
+
+#include "base/error.h"
+
+namespace mneme::train {
+namespace {
+
+template <typename T>
+T* address(const Schedule& schedule, std::byte* arena, uint32_t buffer) {
+  return buffer == kNoBuffer ? nullptr : reinterpret_cast<T*>(arena + schedule.storage.offsets[buffer]);
+}
+
+template <typename T>
+Call<T> make_call(const Schedule& schedule, const Instruction& instruction, const Op<T>& op, std::byte* arena,
+                  const Batch& batch) {
+  Call<T> call;
+  call.batch = &batch;
+  call.rows = {0, schedule.n_tokens};
+  const bool backward = instruction.kind == Instruction::Kind::kBackward;
+  for (size_t k = 0; k < op.inputs.size(); ++k) {
+    call.in[k] = address<T>(schedule, arena, instruction.in[k]);
+    if (backward) call.grad_in[k] = address<T>(schedule, arena, instruction.grad_in[k]);
+  }
+  for (size_t k = 0; k < op.outputs.size(); ++k) {
+    call.out[k] = address<T>(schedule, arena, instruction.out[k]);
+    if (backward) call.grad_out[k] = address<T>(schedule, arena, instruction.grad_out[k]);
+  }
+  call.accumulate = instruction.accumulate;
+  call.scratch = address<std::byte>(schedule, arena, instruction.scratch);
+  return call;
+}
+
+}  // namespace
+
+template <typename T>
+Executor<T>::Executor(Ledger& ledger, const Program<T>& program, std::vector<Parameter<T>*> parameters)
+    : ledger_(ledger), program_(program), parameters_(std::move(parameters)) {}
+
+template <typename T>
+const Schedule& Executor<T>::prepare(size_t n_tokens, bool training) {
+  auto& slot = schedules_[{n_tokens, training}];
+  if (slot == nullptr) {
+    slot = std::make_unique<Schedule>(compile(program_, parameters_, n_tokens, training));
+  }
+  if (slot->storage.peak > arena_.size()) {
+    arena_ = Buffer();
+    arena_ = Buffer(ledger_, Tag::kActivation, slot->storage.peak, "activations of a training step");
+  }
+  return *slot;
+}
+
+template <typename T>
+void Executor<T>::train(const Batch& batch, const GradReady& ready) {
+  run(prepare(batch.n_tokens(), true), batch, ready);
+}
+
+template <typename T>
+void Executor<T>::evaluate(const Batch& batch) {
+  run(prepare(batch.n_tokens(), false), batch, {});
+}
+
+template <typename T>
+void Executor<T>::run(const Schedule& schedule, const Batch& batch, const GradReady& ready) {
+  last_ = &schedule;
+  for (const Instruction& instruction : schedule.instructions) {
+    if (instruction.kind == Instruction::Kind::kGradReady) {
+      if (ready) ready(*parameters_[instruction.parameter]);
+      continue;
+    }
+    Op<T>& op = *program_.ops()[instruction.op];
+    const Call<T> call = make_call<T>(schedule, instruction, op, arena_.data(), batch);
+    if (instruction.kind == Instruction::Kind::kBackward) {
+      op.backward(call);
+    } else {
+      op.forward(call);
+    }
+  }
+}
+
+template <typename T>
+const T* Executor<T>::last_value(ValueId value) const {
+  for (uint32_t i = static_cast<uint32_t>(last_->buffers.size()); i-- > 0;) {
+    const PlannedBuffer& buffer = last_->buffers[i];
+    if (buffer.value == value && buffer.kind != BufferKind::kScratch && buffer.kind != BufferKind::kGradient) {
+      return reinterpret_cast<const T*>(arena_.data() + last_->storage.offsets[i]);
+    }
+  }
+  fail(ErrorCode::kInvalidArgument, "[program] expected a value of the last run, found {}", value);
+}
+
+template class Executor<float>;
+template class Executor<double>;
+
+}  // namespace mneme::train

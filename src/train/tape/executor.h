@@ -1,0 +1,49 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "budget/buffer.h"
+#include "train/tape/schedule.h"
+
+namespace mneme::train {
+
+/// Runs compiled steps of a program in one arena, which is as large as the largest schedule compiled so far.
+/// Not thread-safe; the ops are parallel inside.
+template <typename T>
+class Executor {
+ public:
+  using GradReady = std::function<void(Parameter<T>&)>;
+
+  /// The program and parameters must outlive the executor. Memory is taken from `ledger` under Tag::kActivation.
+  Executor(Ledger& ledger, const Program<T>& program, std::vector<Parameter<T>*> parameters);
+
+  /// Compiles for batches of n_tokens if not done yet, and makes room for it. Throws Error(kOutOfBudget).
+  const Schedule& prepare(size_t n_tokens, bool training);
+  /// Forward and backward of one micro-batch; gradients are added to those of earlier calls since start_step().
+  /// `ready` (may be empty) is called for each parameter whose gradient is final for this micro-batch.
+  void train(const Batch& batch, const GradReady& ready = {});
+  /// Forward alone.
+  void evaluate(const Batch& batch);
+
+  /// The arena's address of a value after evaluate(), valid until the next call; for tests and samplers. The value must
+  /// still be alive at the end of the schedule (an output of the last op).
+  const T* last_value(ValueId value) const;
+
+ private:
+  void run(const Schedule& schedule, const Batch& batch, const GradReady& ready);
+
+  Ledger& ledger_;
+  const Program<T>& program_;
+  std::vector<Parameter<T>*> parameters_;
+  std::map<std::pair<size_t, bool>, std::unique_ptr<Schedule>> schedules_;
+  const Schedule* last_ = nullptr;
+  Buffer arena_;
+};
+
+extern template class Executor<float>;
+extern template class Executor<double>;
+
+}  // namespace mneme::train

@@ -1,0 +1,251 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+#include <utility>
+
+#include "base/atomic_file.h"
+#include "base/byte_size.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "train/activation_policy.h"
+#include "train/data/story_source.h"
+#include "train/sampler.h"
+
+namespace mneme::train {
+namespace {
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// The micro-batches of a step: slices of whole sequence slots. The loss is scaled by the weights of the whole step.
+std::vector<Batch> micro_batches(const OwnedBatch& batch, size_t micro_tokens, std::vector<std::vector<uint32_t>>& starts) {
+  const double scale = batch.view().loss_scale;
+  std::vector<Batch> result;
+  const size_t n = batch.tokens.size();
+  starts.clear();
+  for (size_t begin = 0; begin < n; begin += micro_tokens) {
+    auto& own = starts.emplace_back();
+    for (const uint32_t start : batch.sequence_starts) {
+      if (start >= begin && start <= begin + micro_tokens) own.push_back(start - static_cast<uint32_t>(begin));
+    }
+  }
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const size_t begin = i * micro_tokens;
+    result.push_back({std::span(batch.tokens).subspan(begin, micro_tokens), std::span(batch.targets).subspan(begin, micro_tokens),
+                      std::span(batch.weights).subspan(begin, micro_tokens), starts[i], scale});
+  }
+  return result;
+}
+
+}  // namespace
+
+Trainer::Trainer(Ledger& ledger, Recipe recipe, const std::string& recipe_text, std::string directory, bool resume,
+                 Callbacks callbacks)
+    : ledger_(ledger), recipe_(std::move(recipe)), directory_(std::move(directory)), callbacks_(std::move(callbacks)) {
+  std::filesystem::create_directories(directory_);
+  if (!resume && !list_checkpoints(directory_).empty()) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("[train] expected an empty run directory, found checkpoints in {}", directory_),
+                "continue with --resume or choose another --out");
+  }
+  AtomicFile copy(path("recipe.toml"));
+  copy.write(recipe_text);
+  copy.commit();
+  log_ = std::make_unique<RunLog>(path("log.jsonl"));
+  prepare_data();
+  prepare_tokenizer();
+  recipe_.model.vocabulary = tokenizer_->size();
+  mixture_ = std::make_unique<Mixture>(*tokenizer_, *texts_, recipe_.weights, recipe_.seed);
+  model_ = std::make_unique<LlamaModel<float>>(ledger_, recipe_.model, recipe_.gemm);
+  model_->initialise(recipe_.seed);
+  if (recipe_.optimizer == "muon") {
+    optimizer_ = make_muon(ledger_, model_->parameter_list(), {recipe_.muon_momentum, recipe_.adamw.weight_decay, recipe_.adamw});
+  } else {
+    optimizer_ = make_adamw(ledger_, model_->parameter_list(), recipe_.adamw);
+  }
+  choose_saving();
+  if (resume) restore();
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::prepare_data() {
+  std::vector<std::string> stories;
+  if (!recipe_.story_model.empty()) {
+    SampleOptions options;
+    options.temperature = 0.75f;
+    options.seed = recipe_.seed;
+    stories = cached_stories(ledger_, recipe_path(recipe_.story_model), path("stories.txt"), recipe_.n_stories, options,
+                             [&](size_t done) {
+                               if (callbacks_.message) callbacks_.message(fmt::format("sampling stories: {} of {}", done, recipe_.n_stories));
+                             });
+  }
+  texts_ = std::make_unique<TextSource>(std::move(stories), recipe_.books.empty() ? "" : recipe_path(recipe_.books));
+}
+
+void Trainer::prepare_tokenizer() {
+  const std::string file = path("tokenizer.model");
+  if (std::filesystem::exists(file)) {
+    tokenizer_ = std::make_unique<TrainTokenizer>(read_text_file(file));
+    return;
+  }
+  if (callbacks_.message) callbacks_.message("training the tokenizer");
+  // A sample of what the model will read: half plain text, half dialogues.
+  std::vector<std::string> sample;
+  const DialogueMaker dialogues(*texts_, Split::kTrain);
+  size_t chars = 0;
+  for (uint64_t i = 0; chars < recipe_.tokenizer_sample_chars; ++i) {
+    PhiloxStream random(recipe_.seed ^ 0x746F6B656EULL, i);
+    if (i % 2 == 0) {
+      sample.push_back(texts_->any(random, Split::kTrain, 2000));
+      chars += sample.back().size();
+      continue;
+    }
+    for (Turn& turn : dialogues.make(random, DialogueOptions{})) {
+      chars += turn.text.size();
+      sample.push_back(std::move(turn.text));
+    }
+  }
+  tokenizer_ = std::make_unique<TrainTokenizer>(TrainTokenizer::train(sample, recipe_.vocabulary));
+  AtomicFile out(file);
+  out.write(tokenizer_->model());
+  out.commit();
+}
+
+void Trainer::choose_saving() {
+  saving_name_ = fit_saving(ledger_, *model_, recipe_.micro_batch_tokens);
+  executor_ = std::make_unique<Executor<float>>(ledger_, model_->program(), model_->parameter_list());
+  executor_->prepare(recipe_.micro_batch_tokens, false);
+  executor_->prepare(recipe_.micro_batch_tokens, true);
+}
+
+void Trainer::restore() {
+  for (const std::string& file : list_checkpoints(directory_)) {
+    try {
+      progression_ = read_checkpoint(file, model_->parameters(), optimizer_.get());
+      return;
+    } catch (const Error& e) {
+      log().warn("{}; trying the one before", e.what());
+    }
+  }
+  fail(ErrorCode::kNotFound, "[train] expected a valid checkpoint in {}, found none", directory_);
+}
+
+const StageOptions& Trainer::stage() const {
+  const auto found = std::find_if(recipe_.stages.begin(), recipe_.stages.end(),
+                                  [&](const StageOptions& s) { return progression_.step < s.until_step; });
+  return found == recipe_.stages.end() ? recipe_.stages.back() : *found;
+}
+
+double Trainer::train_step() {
+  const OwnedBatch batch = mixture_->batch(progression_.step, stage());
+  std::vector<std::vector<uint32_t>> starts;
+  double loss = 0;
+  model_->parameters().start_step();
+  for (const Batch& micro : micro_batches(batch, recipe_.micro_batch_tokens, starts)) {
+    executor_->train(micro);
+    loss += model_->loss().loss();
+  }
+  const ParameterList parameters = model_->parameter_list();
+  last_norm_ = gradient_norm(parameters);
+  check_finite(loss, last_norm_);
+  StepInfo info{progression_.step, recipe_.rate.at(progression_.step), 1.0f};
+  if (recipe_.clip_norm > 0 && last_norm_ > recipe_.clip_norm) info.grad_scale = static_cast<float>(recipe_.clip_norm / last_norm_);
+  for (size_t i = 0; i < parameters.size(); ++i) optimizer_->update(i, info);
+  progression_.step += 1;
+  progression_.tokens += batch.tokens.size();
+  return loss;
+}
+
+void Trainer::check_finite(double loss, double norm) const {
+  if (std::isfinite(loss) && std::isfinite(norm)) return;
+  std::string where = "the loss";
+  for (const Parameter<float>& parameter : model_->parameters().all()) {
+    if (!std::all_of(parameter.grad, parameter.grad + parameter.size(), [](float g) { return std::isfinite(g); })) {
+      where = "the gradient of " + parameter.name;
+      break;
+    }
+  }
+  const auto checkpoints = list_checkpoints(directory_);
+  throw Error(ErrorCode::kCorruptData,
+              fmt::format("[train] step {}: expected finite numbers, found a loss of {} and NaN or infinity in {}", progression_.step,
+                          loss, where),
+              checkpoints.empty() ? "no checkpoint was written yet" : "the last good checkpoint is " + checkpoints.front());
+}
+
+void Trainer::save() {
+  write_checkpoint(path(checkpoint_name(progression_.step)), progression_, model_->parameters(), *optimizer_);
+  const auto checkpoints = list_checkpoints(directory_);
+  for (size_t i = recipe_.keep_checkpoints; i < checkpoints.size(); ++i) std::filesystem::remove(checkpoints[i]);
+}
+
+void Trainer::evaluate() {
+  const size_t batch_tokens = recipe_.micro_batch_tokens;
+  constexpr uint64_t kEvalSeed = 0x6576616C;
+  Json line = {{"event", "eval"}, {"step", progression_.step}, {"tokens", progression_.tokens}};
+  line["text_loss"] = measure_text_loss(*executor_, *model_, *tokenizer_, *texts_, 8192, batch_tokens, kEvalSeed);
+  for (const size_t distance : recipe_.eval_distances) {
+    // Distances far beyond what was trained so far say nothing and cost the most.
+    if (distance > 2 * stage().sequence_tokens) continue;
+    const RecallScore score = measure_recall(*executor_, *model_, *tokenizer_, *texts_, distance, recipe_.eval_probes, batch_tokens, kEvalSeed);
+    line["recall"].push_back({{"distance", distance}, {"value", score.value}, {"answer", score.answer}, {"refusal", score.refusal},
+                              {"answerable", score.n_answerable}, {"refusals", score.n_refusal}});
+  }
+  const size_t most = std::min<size_t>(recipe_.model.context, 96);
+  Sampler sampler(ledger_, *model_, 1, most);
+  const WeightedTokens prompt = encode_dialogue(*tokenizer_, std::vector<Turn>{{Speaker::kUser, TurnKind::kChatter, "Tell me a story."}}, {});
+  std::vector<int32_t> ids = prompt.ids;
+  ids.push_back(tokenizer_->id_of(TrainTokenizer::kAssistantMark));
+  SampleOptions options;
+  options.seed = progression_.step;
+  line["sample"] = tokenizer_->decode(sampler.run({ids}, tokenizer_->id_of(TrainTokenizer::kEndMark), options)[0]);
+  log_->write(line);
+}
+
+bool Trainer::run() {
+  log_->write({{"event", "start"}, {"step", progression_.step}, {"name", recipe_.name}, {"parameters", model_->parameters().n_values()},
+               {"optimizer", optimizer_->name()}, {"saving", saving_name_}, {"plan", memory_plan()}});
+  double last_save = seconds_now();
+  const size_t total = recipe_.rate.total_steps;
+  double recent_rate = 0;
+  while (progression_.step < total) {
+    const double begin = seconds_now();
+    const uint64_t tokens_before = progression_.tokens;
+    const float rate = recipe_.rate.at(progression_.step);
+    const double loss = train_step();
+    const double took = seconds_now() - begin;
+    progression_.seconds += took;
+    progression_.loss_average = progression_.step == 1 ? loss : 0.98 * progression_.loss_average + 0.02 * loss;
+    const double tokens = static_cast<double>(progression_.tokens - tokens_before);
+    recent_rate = recent_rate == 0 ? tokens / took : 0.95 * recent_rate + 0.05 * tokens / took;
+    const StepReport report{progression_.step, total, progression_.tokens, loss, progression_.loss_average, last_norm_, recent_rate,
+                            static_cast<double>(total - progression_.step) * tokens / recent_rate, rate};
+    log_->write({{"event", "step"}, {"step", report.step}, {"tokens", report.tokens}, {"loss", loss}, {"loss_average", report.loss_average},
+                 {"gradient_norm", last_norm_}, {"rate", rate}, {"seconds", took}, {"sequence", stage().sequence_tokens}});
+    if (callbacks_.step) callbacks_.step(report);
+    if (recipe_.eval_every > 0 && progression_.step % recipe_.eval_every == 0) evaluate();
+    const bool stop = callbacks_.stop && callbacks_.stop();
+    if (stop || progression_.step == total || seconds_now() - last_save >= recipe_.checkpoint_minutes * 60) {
+      save();
+      last_save = seconds_now();
+    }
+    if (stop && progression_.step < total) return false;
+  }
+  const Json metrics = {{"steps", progression_.step}, {"tokens", progression_.tokens}, {"seconds", progression_.seconds},
+                        {"loss_average", progression_.loss_average}};
+  AtomicFile out(path("metrics.json"));
+  out.write(metrics.dump(2) + "\n");
+  out.commit();
+  return true;
+}
+
+std::string Trainer::memory_plan() const {
+  const auto used = [&](Tag tag) { return format_byte_size(ledger_.used(Tier::kRam, tag)); };
+  return fmt::format("weights {}, gradients {}, optimizer {}, activations {} ({}), scratch {}", used(Tag::kWeights), used(Tag::kGradient),
+                     used(Tag::kOptimizer), used(Tag::kActivation), saving_name_, used(Tag::kScratch));
+}
+
+}  // namespace mneme::train

@@ -1,0 +1,256 @@
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "base/parallel.h"
+#include "train/export_gguf.h"
+#include "train/finished_run.h"
+#include "train/sampler.h"
+#include "weights/gguf_reader.h"
+
+namespace mneme::train {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+constexpr const char* kRecipe = R"(
+[run]
+micro_batch_tokens = 256
+checkpoint_minutes = 1000
+keep_checkpoints = 2
+[model]
+width = 32
+layers = 2
+heads = 2
+ffn_width = 32
+context = 256
+products = "f32"
+[tokenizer]
+size = 500
+sample_chars = 40000
+[data]
+books = "BOOKS"
+[optimizer]
+kind = "muon"
+rate = 5e-3
+warmup_steps = 2
+steps = 6
+decay_steps = 2
+[eval]
+every_steps = 3
+probes = 4
+distances = [60]
+[[stage]]
+until_step = 6
+sequence_tokens = 128
+batch_tokens = 512
+)";
+
+class TrainerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    // One folder a test, so that tests may run at the same time.
+    folder_ = fs::temp_directory_path() / ("mneme_trainer_test_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+    fs::remove_all(folder_);
+    fs::create_directories(folder_ / "books");
+    AtomicFile book((folder_ / "books" / "a.txt").string());
+    for (int i = 0; i < 40; ++i) {
+      book.write("The sailor number " + std::to_string(i) + " went to sea and saw a whale. He came home in winter and told the tale.\n\n");
+    }
+    book.commit();
+    recipe_ = kRecipe;
+    recipe_.replace(recipe_.find("BOOKS"), 5, (folder_ / "books").string());
+    set_n_threads(1);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::unique_ptr<Trainer> make(Ledger& ledger, const std::string& name, bool resume, Trainer::Callbacks callbacks = {}) {
+    return std::make_unique<Trainer>(ledger, parse_recipe(recipe_, "test"), recipe_, (folder_ / name).string(), resume, std::move(callbacks));
+  }
+
+  static std::vector<float> weights_of(Trainer& trainer) {
+    std::vector<float> all;
+    for (const auto& p : trainer.model().parameters().all()) all.insert(all.end(), p.value, p.value + p.size());
+    return all;
+  }
+
+  fs::path folder_;
+  std::string recipe_;
+};
+
+TEST_F(TrainerTest, StoppedAndResumedRunEndsWithTheSameBits) {
+  Ledger ledger;
+  const auto whole = make(ledger, "whole", false);
+  EXPECT_TRUE(whole->run());
+  EXPECT_EQ(whole->progression().step, 6u);
+
+  Trainer::Callbacks callbacks;
+  uint64_t seen = 0;
+  callbacks.step = [&](const StepReport& report) { seen = report.step; };
+  callbacks.stop = [&] { return seen == 4; };
+  {
+    const auto first = make(ledger, "cut", false, callbacks);
+    EXPECT_FALSE(first->run());
+  }
+  const auto second = make(ledger, "cut", true);
+  EXPECT_EQ(second->progression().step, 4u);
+  EXPECT_TRUE(second->run());
+  EXPECT_EQ(weights_of(*whole), weights_of(*second));
+  EXPECT_TRUE(fs::exists(folder_ / "cut" / "metrics.json"));
+
+  std::ifstream log(folder_ / "cut" / "log.jsonl");
+  size_t steps = 0, evals = 0;
+  for (std::string line; std::getline(log, line);) {
+    const Json event = parse_json(line, "log");
+    steps += event["event"] == "step";
+    if (event["event"] == "eval") {
+      ++evals;
+      EXPECT_TRUE(event["recall"].size() == 1 && event["text_loss"].get<double>() > 0);
+    }
+  }
+  EXPECT_EQ(steps, 6u);
+  EXPECT_EQ(evals, 2u);
+}
+
+TEST_F(TrainerTest, DamagedCheckpointFallsBackToTheOneBefore) {
+  Ledger ledger;
+  Trainer::Callbacks callbacks;
+  uint64_t seen = 0;
+  callbacks.step = [&](const StepReport& report) { seen = report.step; };
+  callbacks.stop = [&] { return seen >= 2; };
+  { make(ledger, "run", false, callbacks)->run(); }
+  { make(ledger, "run", true, callbacks)->run(); }
+  const std::string newest = (folder_ / "run" / checkpoint_name(3)).string();
+  std::string bytes = read_text_file(newest);
+  for (const size_t at : {size_t{3}, size_t{40}, bytes.size() / 2, bytes.size() - 100}) {
+    std::string damaged = bytes;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    std::ofstream(newest, std::ios::binary) << damaged;
+    EXPECT_EQ(make(ledger, "run", true)->progression().step, 2u) << at;
+  }
+  std::ofstream(newest, std::ios::binary) << bytes.substr(0, bytes.size() / 3);
+  EXPECT_EQ(make(ledger, "run", true)->progression().step, 2u);
+  fs::remove(folder_ / "run" / checkpoint_name(2));
+  EXPECT_THROW(make(ledger, "run", true), Error);
+}
+
+TEST_F(TrainerTest, RefusesToOverwriteARun) {
+  Ledger ledger;
+  Trainer::Callbacks callbacks;
+  callbacks.stop = [] { return true; };
+  { make(ledger, "run", false, callbacks)->run(); }
+  EXPECT_THROW(make(ledger, "run", false), Error);
+}
+
+TEST_F(TrainerTest, MemoryLimitIsKeptOrRefused) {
+  Ledger ledger;
+  make(ledger, "free", false);
+  const uint64_t free_use = ledger.peak(Tier::kRam);
+  const std::string tokenizer = read_text_file((folder_ / "free" / "tokenizer.model").string());
+  bool refused = false, anchored = false;
+  for (const double share : {0.95, 0.75, 0.3}) {
+    Ledger limited(static_cast<uint64_t>(share * static_cast<double>(free_use)));
+    try {
+      const auto trainer = make(limited, "limited" + std::to_string(share), false);
+      trainer->run();
+      EXPECT_LE(limited.peak(Tier::kRam), limited.limit(Tier::kRam));
+      anchored = anchored || trainer->memory_plan().find("anchors only") != std::string::npos;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kOutOfBudget) << e.what();
+      refused = true;
+    }
+  }
+  EXPECT_TRUE(anchored);
+  EXPECT_TRUE(refused);
+}
+
+TEST_F(TrainerTest, NotANumberStopsWithStepTensorAndCheckpoint) {
+  Ledger ledger;
+  const auto trainer = make(ledger, "run", false);
+  trainer->model().parameters().find("blk.1.ffn_up.weight")->value[5] = std::numeric_limits<float>::quiet_NaN();
+  try {
+    trainer->run();
+    FAIL() << "the run went on";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("step 0"));
+    EXPECT_THAT(e.what(), HasSubstr("gradient of"));
+    EXPECT_THAT(e.hint(), HasSubstr("no checkpoint"));
+  }
+}
+
+TEST_F(TrainerTest, ExportedModelHasTheSameWeightsAndVocabulary) {
+  Ledger ledger;
+  { make(ledger, "run", false)->run(); }
+  FinishedRun run = load_run(ledger, (folder_ / "run").string());
+  EXPECT_EQ(run.progression.step, 6u);
+  const std::string path = (folder_ / "m.gguf").string();
+  export_gguf(path, "tiny", *run.model, *run.tokenizer, DType::kF32);
+  {
+    const ModelFile file = open_gguf(path);
+    LlamaModel<float> back(ledger, llama_sizes_of(file), GemmFormat::kFull);
+    load_weights(file, back);
+    auto original = run.model->parameters().all().begin();
+    for (const auto& p : back.parameters().all()) {
+      EXPECT_TRUE(std::equal(p.value, p.value + p.size(), original->value)) << p.name;
+      ++original;
+    }
+    EXPECT_EQ(file.metadata().find_array_string("tokenizer.ggml.tokens")->size(), 500u);
+  }
+  export_gguf(path, "tiny", *run.model, *run.tokenizer, DType::kQ8_0);
+  const ModelFile small = open_gguf(path);
+  EXPECT_EQ(small.find("blk.0.attn_q.weight")->view.dtype, DType::kQ8_0);
+  EXPECT_EQ(small.find("blk.0.attn_norm.weight")->view.dtype, DType::kF32);
+  EXPECT_THROW(export_gguf(path, "tiny", *run.model, *run.tokenizer, DType::kQ4_K), Error);
+  EXPECT_THROW(load_run(ledger, folder_.string()), Error);
+}
+
+/// The sampler's step-by-step logits lead to the same greedy ids as full forwards.
+TEST(Sampler, GreedyMatchesTheTrainingForward) {
+  Ledger ledger;
+  LlamaSizes sizes;
+  sizes.vocabulary = 31;
+  sizes.width = 16;
+  sizes.n_layers = 2;
+  sizes.n_heads = 4;
+  sizes.n_kv_heads = 2;
+  sizes.ffn_width = 24;
+  sizes.context = 24;
+  LlamaModel<float> model(ledger, sizes, GemmFormat::kFull);
+  model.initialise(4);
+  for (auto& p : model.parameters().all()) {
+    for (size_t i = 0; i < p.size(); ++i) p.value[i] *= p.role == Role::kNorm ? 1.0f : 20.0f;
+  }
+  Sampler sampler(ledger, model, 3, 20);
+  const std::vector<std::vector<int32_t>> prompts{{1, 5, 9}, {2}, {3, 3, 3, 3, 3}};
+  const auto results = sampler.run(prompts, -1, {0.0f, 1.0f, 0});
+  Executor<float> executor(ledger, model.program(), model.parameter_list());
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    std::vector<int32_t> ids = prompts[i];
+    ids.insert(ids.end(), results[i].begin(), results[i].end());
+    ASSERT_EQ(ids.size(), 20u);
+    const std::vector<float> weights(ids.size(), 1.0f);
+    const std::vector<uint32_t> starts{0, 20};
+    executor.evaluate({ids, ids, weights, starts, 1.0});
+    for (size_t t = prompts[i].size() - 1; t + 1 < ids.size(); ++t) EXPECT_EQ(model.loss().best_ids()[t], ids[t + 1]) << i << " " << t;
+  }
+  EXPECT_THROW(Sampler(ledger, model, 1, 100), Error);
+}
+
+TEST(Sampler, DrawRespectsTopP) {
+  for (int i = 0; i < 100; ++i) {
+    std::vector<float> logits{0.0f, 5.0f, 4.9f, -3.0f};
+    const int32_t id = draw(logits, {1.0f, 0.9f, 0}, static_cast<float>(i) / 100);
+    EXPECT_TRUE(id == 1 || id == 2) << id;
+  }
+}
+
+}  // namespace
+}  // namespace mneme::train
