@@ -5,6 +5,7 @@
 
 #include <fuzzer/FuzzedDataProvider.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <iterator>
 #include <string>
@@ -27,8 +28,10 @@ constexpr const char* kPreTokenizers[] = {
 constexpr const char* kModels[] = {"llama", "gpt2", "gemma4", "bert", "t5"};
 constexpr const char* kNames[] = {"", "Phi-3"};
 
-void require(bool holds) {
-  if (!holds) std::abort();
+void require(bool holds, const char* property) {
+  if (holds) return;
+  std::fprintf(stderr, "violated: %s\n", property);
+  std::abort();
 }
 
 void add_token(Vocabulary& v, std::string text, TokenKind kind, float score = 0) {
@@ -46,6 +49,8 @@ void add_bytes(Vocabulary& v) {
       add_token(v, byte_token_text(static_cast<unsigned char>(b)), TokenKind::kByte);
     }
   }
+  // Without it the mark itself would fall back to bytes, as it does in SentencePiece.
+  if (v.model != "gpt2") add_token(v, "\xE2\x96\x81", TokenKind::kNormal);
 }
 
 Vocabulary make_vocabulary(FuzzedDataProvider& data, bool all_bytes) {
@@ -81,22 +86,23 @@ void check_streaming(const Tokenizer& tokenizer, const std::vector<TokenId>& ids
   std::string out;
   for (const TokenId id : ids) out += stream.push(id);
   out += stream.finish();
-  require(is_valid_utf8(out));
+  require(is_valid_utf8(out), "a stream gives valid UTF-8");
 }
 
 void check_text(const Tokenizer& tokenizer, const std::string& text, bool lossless) {
   const std::vector<TokenId> plain = tokenizer.encode(text, {.add_special = false, .parse_special = false});
-  for (const TokenId id : plain) require(tokenizer.kind(id) != TokenKind::kControl);
+  for (const TokenId id : plain) require(tokenizer.kind(id) != TokenKind::kControl, "no control token from a user");
   const std::vector<TokenId> trusted = tokenizer.encode(text, {.add_special = true, .parse_special = true});
-  for (const TokenId id : trusted) require(id >= 0 && static_cast<size_t>(id) < tokenizer.vocab_size());
+  for (const TokenId id : trusted)
+    require(id >= 0 && static_cast<size_t>(id) < tokenizer.vocab_size(), "ids are in range");
   const std::string decoded = tokenizer.detokenize(plain);
   const std::string rendered = tokenizer.detokenize(trusted, true, true);
-  if (lossless) require(decoded == text);
+  if (lossless) require(decoded == text, "decoding gives back the bytes");
   check_streaming(tokenizer, trusted);
 
   const size_t cut = text.size() / 2;
   const std::vector<PromptSegment> halves = {{text.substr(0, cut), false}, {text.substr(cut), false}};
-  require(tokenizer.encode_segments(halves, false) == plain);
+  require(tokenizer.encode_segments(halves, false) == plain, "borders of segments change nothing");
   const std::vector<PromptSegment> mixed = {{text.substr(0, cut), true}, {text.substr(cut), false}};
   for (const TokenId id : tokenizer.encode_segments(mixed, true)) (void)tokenizer.piece(id);
 }

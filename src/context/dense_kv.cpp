@@ -201,7 +201,7 @@ void DenseKv::attend(const KvQueries& queries, float* out, size_t out_stride) co
     const size_t n_blocks = static_cast<size_t>(decode_blocks);
     parts.reserve(shape_.n_kv_heads * n_blocks);
     for (size_t i = 0; i < shape_.n_kv_heads * n_blocks; ++i) parts.emplace_back(n_rows, value_dim);
-    parallel_for(parts.size(), 1, [&](size_t begin, size_t stop) {
+    parallel_for(parts.size(), 1, [&, decode_begin = decode_begin](size_t begin, size_t stop) {
       for (size_t i = begin; i < stop; ++i) {
         const int64_t block = decode_begin + static_cast<int64_t>(i % n_blocks);
         run_task(i / n_blocks, 0, queries.n_tokens, block, block + 1, parts[i].triple);

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 #include <limits>
+#include <thread>
 
 #include "base/error.h"
 #include "model/tokenizer/prefix_tree.h"
@@ -162,6 +164,23 @@ TEST(Tokenizer, PiecesAreBytes) {
     EXPECT_THROW((void)t->text(bad), Error);
     EXPECT_THROW((void)t->score(bad), Error);
   }
+}
+
+TEST(Tokenizer, ManyThreadsMayUseOne) {
+  const auto t = Tokenizer::create(byte_level_vocabulary("llama-bpe", {"a b", "ab a", "Ġ a"}));
+  const std::string text = "aba ab <|end|> né aab abba";
+  const Ids expected = t->encode(text, kTemplate);
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int k = 0; k < 50; ++k) {
+        if (t->encode(text, kTemplate) != expected || t->detokenize(expected, false, true) != text) ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 TEST(Tokenizer, CleanSpaces) {
