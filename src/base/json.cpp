@@ -4,19 +4,32 @@
 
 namespace mneme {
 
-Json parse_json(std::string_view text, std::string_view what, int max_depth) {
-  const auto limit_depth = [&](int depth, Json::parse_event_t, Json&) {
+namespace {
+
+template <typename Value>
+Value parse(std::string_view text, std::string_view what, int max_depth) {
+  const auto limit_depth = [&](int depth, typename Value::parse_event_t, Value&) {
     if (depth > max_depth) fail(ErrorCode::kCorruptData, "[parse JSON] {}: nested deeper than {}", what, max_depth);
     return true;
   };
   try {
-    return Json::parse(text, limit_depth);
+    return Value::parse(text, limit_depth);
   } catch (const nlohmann::json::exception& e) {
     // Keep the library's reason ("... at line 3, column 7: ...") without its own prefix.
     std::string_view reason = e.what();
     if (const size_t bracket = reason.find("] "); bracket != std::string_view::npos) reason.remove_prefix(bracket + 2);
     fail(ErrorCode::kCorruptData, "[parse JSON] {}: {}", what, reason);
   }
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, std::string_view what, int max_depth) {
+  return parse<Json>(text, what, max_depth);
+}
+
+SortedJson parse_sorted_json(std::string_view text, std::string_view what, int max_depth) {
+  return parse<SortedJson>(text, what, max_depth);
 }
 
 }  // namespace mneme

@@ -14,6 +14,7 @@ struct GlobalOptions {
 /// Each adds one subcommand to `app`. The subcommand's callback does the work and throws mneme::Error; main() prints it.
 /// `global` outlives the parse and is filled before a callback runs.
 void add_bench(CLI::App& app, GlobalOptions& global);
+void add_convert(CLI::App& app, GlobalOptions& global);
 void add_detokenize(CLI::App& app, GlobalOptions& global);
 void add_embed(CLI::App& app, GlobalOptions& global);
 void add_eval(CLI::App& app, GlobalOptions& global);

@@ -3,6 +3,8 @@
 #include <cassert>
 #include <utility>
 
+#include "weights/hf_checkpoint.h"
+
 namespace mneme {
 
 ModelFile::ModelFile(Parts parts) : parts_(std::move(parts)) {
@@ -36,8 +38,8 @@ uint64_t ModelFile::owned_bytes() const {
   return total;
 }
 
-ModelFile open_model(const std::string& path, Ledger&) {
-  return open_gguf(path);
+ModelFile open_model(const std::string& path, Ledger& ledger) {
+  return is_hf_checkpoint(path) ? HfCheckpoint(path, ledger).to_model_file() : open_gguf(path);
 }
 
 }  // namespace mneme

@@ -62,7 +62,8 @@ class ModelFile {
 /// checked before use. Throws Error: kCorruptData names the key or tensor, kUnsupported the version or type.
 ModelFile open_gguf(const std::string& path);
 
-/// Opens a model by its path, whatever its format. `ledger` bears tensors that need memory of their own.
+/// Opens a model by its path: a GGUF file, or a Hugging Face checkpoint given as its folder, its safetensors file or
+/// its index (see HfCheckpoint). `ledger` bears tensors that need memory of their own.
 ModelFile open_model(const std::string& path, Ledger& ledger);
 
 }  // namespace mneme

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cctype>
 #include <charconv>
+#include <map>
 
 #include "base/error.h"
 
@@ -196,6 +197,19 @@ DType fit_columns(DType dtype, uint64_t columns) {
   return dtype;
 }
 
+/// The recipe that stores all matrices in the type that most bytes of `tensors` have, or null.
+const QuantRecipe* main_recipe(std::span<const TensorInfo> tensors) {
+  std::map<DType, uint64_t> bytes;
+  for (const TensorInfo& tensor : tensors) bytes[tensor.dtype] += tensor.bytes();
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most == bytes.end()) return nullptr;
+  for (const QuantRecipe& recipe : kRecipes) {
+    if (recipe.base == most->first && recipe.mix <= QuantMix::kPlain) return &recipe;
+  }
+  return nullptr;
+}
+
 bool is_float(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF64;
 }
@@ -249,22 +263,28 @@ std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metad
   return types;
 }
 
-TranscodeReport quantize_model(const ModelFile& model, const std::string& path, const QuantizeOptions& options,
+TranscodeReport quantize_model(TensorSource& source, const std::string& path, const QuantizeOptions& options,
                                Ledger& ledger, const TranscodeProgress& progress) {
-  assert(options.recipe != nullptr);
-  ModelFileSource source(model);
-  const std::vector<DType> types = choose_types(*options.recipe, model.metadata(), source.tensors(), options.pure);
+  std::vector<DType> types;
+  if (options.recipe != nullptr) {
+    types = choose_types(*options.recipe, source.metadata(), source.tensors(), options.pure);
+  } else {
+    for (const TensorInfo& tensor : source.tensors()) types.push_back(tensor.dtype);
+  }
   for (size_t i = 0; i < types.size() && !options.requantize; ++i) {
     const TensorInfo& tensor = source.tensors()[i];
-    if (is_quantized(tensor.dtype) && tensor.dtype != types[i]) {
+    if (is_quantized(tensor.dtype) && is_quantized(types[i]) && tensor.dtype != types[i]) {
       throw Error(ErrorCode::kInvalidArgument,
                   fmt::format("[quantize] tensor '{}': expected a float type, found {}, in {}", tensor.name,
-                              dtype_info(tensor.dtype).name, model.path()),
+                              dtype_info(tensor.dtype).name, source.metadata().source()),
                   "quantise the original model, or allow a second loss with --requantize");
     }
   }
-  Metadata metadata = model.metadata();
-  metadata.set_u32("general.file_type", options.recipe->file_type);
+  Metadata metadata = source.metadata();
+  const QuantRecipe* recipe = options.recipe != nullptr ? options.recipe : main_recipe(source.tensors());
+  if (recipe != nullptr && (options.recipe != nullptr || !metadata.has("general.file_type"))) {
+    metadata.set_u32("general.file_type", recipe->file_type);
+  }
   metadata.set_u32("general.quantization_version", 2);
   return transcode(source, types, metadata, path, ledger, progress);
 }

@@ -9,7 +9,6 @@
 
 #include "budget/ledger.h"
 #include "weights/metadata.h"
-#include "weights/model_file.h"
 #include "weights/tensor_source.h"
 #include "weights/transcode.h"
 
@@ -58,14 +57,14 @@ bool stays_f32(const TensorInfo& tensor);
 bool is_quantized(DType dtype);
 
 struct QuantizeOptions {
-  const QuantRecipe* recipe = nullptr;
-  bool pure = false;        ///< As for choose_types().
-  bool requantize = false;  ///< Allow tensors that are already quantised to change type, which loses twice.
+  const QuantRecipe* recipe = nullptr;  ///< Null keeps the types of the source.
+  bool pure = false;                    ///< As for choose_types().
+  bool requantize = false;  ///< Allow tensors that are already quantised to be quantised otherwise, which loses twice.
 };
 
-/// Writes a model in a recipe. The metadata is kept but for the file type. Throws Error(kInvalidArgument) where a
-/// tensor would be quantised a second time without leave, and as transcode().
-TranscodeReport quantize_model(const ModelFile& model, const std::string& path, const QuantizeOptions& options,
+/// Writes a model in a recipe as one GGUF file. The metadata is kept but for the file type. Throws
+/// Error(kInvalidArgument) where a tensor would be quantised a second time without leave, and as transcode().
+TranscodeReport quantize_model(TensorSource& source, const std::string& path, const QuantizeOptions& options,
                                Ledger& ledger, const TranscodeProgress& progress = {});
 
 }  // namespace mneme

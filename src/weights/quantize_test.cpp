@@ -69,6 +69,12 @@ std::map<std::string, DType> types_of(const QuantRecipe& recipe, const ModelFile
   return by_name;
 }
 
+TranscodeReport quantize(const ModelFile& model, const std::string& path, const QuantizeOptions& options,
+                         Ledger& ledger) {
+  ModelFileSource source(model);
+  return quantize_model(source, path, options, ledger);
+}
+
 TEST(QuantRecipes, NamesAreFoundInAnyCase) {
   EXPECT_EQ(find_quant_recipe("q4_k_m")->name, "Q4_K_M");
   EXPECT_EQ(find_quant_recipe("Q4_K_X"), nullptr);
@@ -152,7 +158,7 @@ TEST(Quantize, WritesReadableFilesOfTheExpectedError) {
   for (const auto& [name, limit] : limits) {
     Ledger ledger;
     const std::string path = folder.file(std::string(name) + ".gguf");
-    const TranscodeReport report = quantize_model(model, path, {find_quant_recipe(name), true, false}, ledger);
+    const TranscodeReport report = quantize(model, path, {find_quant_recipe(name), true, false}, ledger);
     const ModelFile stored = open_gguf(path);
     EXPECT_LE(report.relative_error(), limit) << name;
     EXPECT_EQ(report.file_bytes, stored.file_bytes());
@@ -189,7 +195,7 @@ TEST(Quantize, PartsAndThreadsDoNotShow) {
   const TestModel source(folder, {{"blk.0.ffn_up.weight", Shape{(1024 * 4096 + 5 * 4096) / 256 + 3, 256}}});
   const ModelFile model = source.open();
   Ledger ledger;
-  quantize_model(model, folder.file("q.gguf"), {find_quant_recipe("Q8_0")}, ledger);
+  quantize(model, folder.file("q.gguf"), {find_quant_recipe("Q8_0")}, ledger);
   const ModelFile stored = open_gguf(folder.file("q.gguf"));
   const TensorView& view = model.tensors()[0].view;
   std::vector<std::byte> whole(row_bytes(DType::kQ8_0, view.shape.elements()));
@@ -202,21 +208,20 @@ TEST(Quantize, SecondLossNeedsLeave) {
   const TestFolder folder;
   const ModelFile model = TestModel(folder, layers(1, true)).open();
   Ledger ledger;
-  quantize_model(model, folder.file("q8.gguf"), {find_quant_recipe("Q8_0")}, ledger);
+  quantize(model, folder.file("q8.gguf"), {find_quant_recipe("Q8_0")}, ledger);
   const ModelFile q8 = open_gguf(folder.file("q8.gguf"));
   try {
-    quantize_model(q8, folder.file("q4.gguf"), {find_quant_recipe("Q4_0")}, ledger);
+    quantize(q8, folder.file("q4.gguf"), {find_quant_recipe("Q4_0")}, ledger);
     FAIL() << "expected an error";
   } catch (const Error& e) {
     EXPECT_THAT(e.what(), HasSubstr("token_embd.weight"));
     EXPECT_THAT(e.hint(), HasSubstr("--requantize"));
   }
   EXPECT_FALSE(std::filesystem::exists(folder.file("q4.gguf")));
-  const TranscodeReport report =
-      quantize_model(q8, folder.file("q4.gguf"), {find_quant_recipe("Q4_0"), false, true}, ledger);
+  const TranscodeReport report = quantize(q8, folder.file("q4.gguf"), {find_quant_recipe("Q4_0"), false, true}, ledger);
   EXPECT_LT(report.relative_error(), 0.1);
   // The same type again is a copy.
-  EXPECT_EQ(quantize_model(q8, folder.file("same.gguf"), {find_quant_recipe("Q8_0")}, ledger).relative_error(), 0.0);
+  EXPECT_EQ(quantize(q8, folder.file("same.gguf"), {find_quant_recipe("Q8_0")}, ledger).relative_error(), 0.0);
 }
 
 TEST(Quantize, ValuesThatDoNotFitAreRefused) {
@@ -230,7 +235,7 @@ TEST(Quantize, ValuesThatDoNotFitAreRefused) {
     const ModelFile model = open_gguf(folder.file("bad.gguf"));
     Ledger ledger;
     try {
-      quantize_model(model, folder.file("q.gguf"), {find_quant_recipe("Q4_0")}, ledger);
+      quantize(model, folder.file("q.gguf"), {find_quant_recipe("Q4_0")}, ledger);
       FAIL() << "expected an error";
     } catch (const Error& e) {
       EXPECT_THAT(e.what(), HasSubstr("'blk.0.attn_q.weight': expected finite values"));

@@ -63,13 +63,13 @@ struct Entry {
 };
 
 std::string printable(std::string_view text) {
-  const std::string quoted = Json(text.substr(0, 120)).dump(-1, ' ', true, Json::error_handler_t::replace);
+  const std::string quoted = SortedJson(text.substr(0, 120)).dump(-1, ' ', true, SortedJson::error_handler_t::replace);
   return quoted.substr(1, quoted.size() - 2);
 }
 
 /// Takes the events of the JSON parser and builds the entries. Structure that the format does not have ends the parse
 /// at once, so nothing deep or large is ever stored.
-class HeaderHandler : public nlohmann::json_sax<Json> {
+class HeaderHandler : public nlohmann::json_sax<SortedJson> {
  public:
   HeaderHandler(std::vector<Entry>& entries, const std::string& source) : entries_(entries), source_(source) {}
 
@@ -225,7 +225,7 @@ std::vector<SafeTensor> parse_safetensors(std::span<const std::byte> bytes, cons
   }
   std::vector<Entry> entries;
   HeaderHandler handler(entries, source);
-  Json::sax_parse(header, header + header_bytes, &handler);
+  SortedJson::sax_parse(header, header + header_bytes, &handler);
 
   const std::span<const std::byte> data = bytes.subspan(sizeof header_bytes + header_bytes);
   for (const Entry& entry : entries) {
@@ -291,7 +291,7 @@ SafetensorsSet SafetensorsSet::open(const std::string& path) {
     return set;
   }
   const std::string source = file.string();
-  const Json index = parse_json(read_text_file(source, kMaxHeaderBytes), source);
+  const SortedJson index = parse_sorted_json(read_text_file(source, kMaxHeaderBytes), source);
   const auto map = index.is_object() ? index.find("weight_map") : index.end();
   if (!index.is_object() || map == index.end() || !map->is_object() || map->empty()) {
     fail(ErrorCode::kCorruptData, "[read index] expected an object 'weight_map' with tensors, found none, in {}",

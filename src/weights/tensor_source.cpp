@@ -1,26 +1,47 @@
 #include "weights/tensor_source.h"
 
-#include "weights/model_file.h"
+#include <utility>
+
+#include "weights/hf_checkpoint.h"
 
 namespace mneme {
 
-ModelFileSource::ModelFileSource(const ModelFile& model) : model_(model) {
-  tensors_.reserve(model.tensors().size());
-  for (const NamedTensor& tensor : model.tensors()) {
+uint64_t TensorSource::tensor_bytes() const {
+  uint64_t total = 0;
+  for (const TensorInfo& tensor : tensors()) total += tensor.bytes();
+  return total;
+}
+
+ModelFileSource::ModelFileSource(const ModelFile& model) : model_(&model) {
+  list_tensors();
+}
+
+ModelFileSource::ModelFileSource(ModelFile&& model) : owned_(std::move(model)), model_(&*owned_) {
+  list_tensors();
+}
+
+void ModelFileSource::list_tensors() {
+  tensors_.reserve(model_->tensors().size());
+  for (const NamedTensor& tensor : model_->tensors()) {
     tensors_.push_back({tensor.name, tensor.view.dtype, tensor.view.shape});
   }
 }
 
 std::span<const std::byte> ModelFileSource::load(size_t i) {
-  for (const MappedFile& file : model_.files()) {
+  for (const MappedFile& file : model_->files()) {
     const std::byte* begin = file.bytes().data();
     if (!current_.empty() && current_.data() >= begin && current_.data() < begin + file.size()) {
       file.release(static_cast<size_t>(current_.data() - begin), current_.size());
     }
   }
-  const TensorView& view = model_.tensors()[i].view;
+  const TensorView& view = model_->tensors()[i].view;
   current_ = {view.data, view.bytes()};
   return current_;
+}
+
+std::unique_ptr<TensorSource> open_source(const std::string& path, Ledger& ledger) {
+  if (is_hf_checkpoint(path)) return std::make_unique<HfCheckpoint>(path, ledger);
+  return std::make_unique<ModelFileSource>(open_gguf(path));
 }
 
 }  // namespace mneme

@@ -1,15 +1,18 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "budget/ledger.h"
 #include "tensor/tensor.h"
+#include "weights/metadata.h"
+#include "weights/model_file.h"
 
 namespace mneme {
-
-class ModelFile;
 
 /// Name, type and shape of a tensor whose bytes come later.
 struct TensorInfo {
@@ -20,26 +23,42 @@ struct TensorInfo {
   uint64_t bytes() const { return row_bytes(dtype, shape.from_last(0)) * (shape.elements() / shape.from_last(0)); }
 };
 
-/// Tensors that are handed out one at a time, so that a model larger than memory can be rewritten.
+/// A model whose tensors are handed out one at a time, so that one larger than memory can be rewritten.
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
+  virtual const Metadata& metadata() const = 0;
   virtual std::span<const TensorInfo> tensors() const = 0;
   /// The bytes of tensor `i`, valid until the next call.
   virtual std::span<const std::byte> load(size_t i) = 0;
+
+  /// Bytes of all tensors.
+  uint64_t tensor_bytes() const;
 };
 
-/// The tensors of an opened model; pages of a mapped tensor are given back when the next one is asked for.
+/// An opened model as a source; pages of a mapped tensor are given back when the next one is asked for.
 class ModelFileSource : public TensorSource {
  public:
+  /// `model` must outlive this.
   explicit ModelFileSource(const ModelFile& model);
+  explicit ModelFileSource(ModelFile&& model);
+  ModelFileSource(const ModelFileSource&) = delete;
+  ModelFileSource& operator=(const ModelFileSource&) = delete;
+
+  const Metadata& metadata() const override { return model_->metadata(); }
   std::span<const TensorInfo> tensors() const override { return tensors_; }
   std::span<const std::byte> load(size_t i) override;
 
  private:
-  const ModelFile& model_;
+  void list_tensors();
+
+  std::optional<ModelFile> owned_;
+  const ModelFile* model_;
   std::vector<TensorInfo> tensors_;
   std::span<const std::byte> current_;
 };
+
+/// Opens a model for rewriting: as open_model(), but tensors that must be made are made one at a time.
+std::unique_ptr<TensorSource> open_source(const std::string& path, Ledger& ledger);
 
 }  // namespace mneme

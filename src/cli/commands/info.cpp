@@ -46,8 +46,9 @@ Json to_json(const Metadata& metadata, const std::string& key, const MetadataVal
       if (!is_array) return shortest(static_cast<float>(metadata.get_f64(key)));
       [[fallthrough]];
     case ValueType::kF64:
-    case ValueType::kI64:
       return is_array ? first_of(*metadata.find_array_f64(key), most) : Json(metadata.get_f64(key));
+    case ValueType::kI64:
+      return is_array ? first_of(*metadata.find_array_f64(key), most) : Json(metadata.get_i64(key));
     case ValueType::kI8:
     case ValueType::kI16:
     case ValueType::kI32:

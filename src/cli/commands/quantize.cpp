@@ -29,11 +29,11 @@ void quantize(const Options& options, const GlobalOptions& global) {
                 "mneme quantize --help lists the formats");
   }
   Ledger ledger;
-  const ModelFile model = open_model(options.in, ledger);
+  const auto source = open_source(options.in, ledger);
   TranscodeReport report;
   {
-    Progress progress("quantize", model.tensor_bytes(), "bytes");
-    report = quantize_model(model, options.out, how, ledger,
+    Progress progress("quantize", source->tensor_bytes(), "bytes");
+    report = quantize_model(*source, options.out, how, ledger,
                             [&](uint64_t done, const std::string& tensor) { progress.update(done, tensor); });
   }
   print_transcode_report(report, options.out, global);
