@@ -13,12 +13,14 @@ struct GlobalOptions {
 
 /// Each adds one subcommand to `app`. The subcommand's callback does the work and throws mneme::Error; main() prints it.
 /// `global` outlives the parse and is filled before a callback runs.
+void add_apply_template(CLI::App& app, GlobalOptions& global);
 void add_bench(CLI::App& app, GlobalOptions& global);
 void add_embed(CLI::App& app, GlobalOptions& global);
 void add_eval(CLI::App& app, GlobalOptions& global);
 void add_info(CLI::App& app, GlobalOptions& global);
 void add_logits(CLI::App& app, GlobalOptions& global);
 void add_plan(CLI::App& app, GlobalOptions& global);
+void add_pull(CLI::App& app, GlobalOptions& global);
 void add_quantize(CLI::App& app, GlobalOptions& global);
 
 }  // namespace mneme::cli
