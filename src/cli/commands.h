@@ -13,6 +13,7 @@ struct GlobalOptions {
 
 /// Each adds one subcommand to `app`. The subcommand's callback does the work and throws mneme::Error; main() prints it.
 /// `global` outlives the parse and is filled before a callback runs.
+void add_apply_template(CLI::App& app, GlobalOptions& global);
 void add_bench(CLI::App& app, GlobalOptions& global);
 void add_convert(CLI::App& app, GlobalOptions& global);
 void add_detokenize(CLI::App& app, GlobalOptions& global);
@@ -21,6 +22,7 @@ void add_eval(CLI::App& app, GlobalOptions& global);
 void add_info(CLI::App& app, GlobalOptions& global);
 void add_logits(CLI::App& app, GlobalOptions& global);
 void add_plan(CLI::App& app, GlobalOptions& global);
+void add_pull(CLI::App& app, GlobalOptions& global);
 void add_quantize(CLI::App& app, GlobalOptions& global);
 void add_run(CLI::App& app, GlobalOptions& global);
 void add_tokenize(CLI::App& app, GlobalOptions& global);

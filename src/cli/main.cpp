@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   app.add_flag("--json", global.json, "Print results as JSON on stdout");
   app.add_flag("-v,--verbose", global.verbose, "Say more on stderr");
   app.add_option("-t,--threads", global.threads, "Worker threads (default: all cores)")->check(CLI::Range(1, 1024));
+  add_apply_template(app, global);
   add_bench(app, global);
   add_convert(app, global);
   add_detokenize(app, global);
@@ -47,6 +48,7 @@ int main(int argc, char** argv) {
   add_info(app, global);
   add_logits(app, global);
   add_plan(app, global);
+  add_pull(app, global);
   add_quantize(app, global);
   add_run(app, global);
   add_tokenize(app, global);

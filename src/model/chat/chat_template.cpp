@@ -10,6 +10,8 @@
 #include "model/chat/jinja/print.h"
 #include "model/chat/jinja/template.h"
 #include "model/chat/messages.h"
+#include "model/tokenizer/tokenizer.h"
+#include "weights/metadata.h"
 
 namespace mneme {
 namespace {
@@ -62,7 +64,7 @@ ChatTemplate::ChatTemplate(std::string source, std::string bos, std::string eos)
       template_(std::make_shared<const jinja::Template>(source_)) {
   const auto render_probe = [&](const Json& messages, const Json& tools, const Json& documents,
                                 bool add_generation_prompt) -> std::optional<std::string> {
-    ChatRenderOptions options;
+    RenderOptions options;
     options.tools = tools;
     options.documents = documents;
     options.add_generation_prompt = add_generation_prompt;
@@ -84,7 +86,7 @@ ChatTemplate ChatTemplate::fallback_chatml() {
   return {kChatMl, "", "<|im_end|>"};
 }
 
-std::vector<PromptSegment> ChatTemplate::render_as_is(const Json& messages, const ChatRenderOptions& options) const {
+std::vector<PromptSegment> ChatTemplate::render_as_is(const Json& messages, const RenderOptions& options) const {
   jinja::Runtime runtime(options.limits, options.clock);
   jinja::Template::Variables variables;
   jinja::Value message_values = jinja::from_json(runtime, messages, true);
@@ -108,7 +110,7 @@ std::vector<PromptSegment> ChatTemplate::render_as_is(const Json& messages, cons
   return segments;
 }
 
-std::vector<PromptSegment> ChatTemplate::render(const Json& messages, const ChatRenderOptions& options) const {
+std::vector<PromptSegment> ChatTemplate::render(const Json& messages, const RenderOptions& options) const {
   check_messages(messages);
   check_tools(options.tools);
   check_extra(options.extra);
@@ -117,14 +119,21 @@ std::vector<PromptSegment> ChatTemplate::render(const Json& messages, const Chat
          options.documents.type_name());
   }
   AdaptedRequest request = adapt_request(messages, options.tools, options.documents, capabilities_);
-  ChatRenderOptions adapted = options;
+  RenderOptions adapted = options;
   adapted.tools = std::move(request.tools);
   adapted.documents = std::move(request.documents);
   return render_as_is(request.messages, adapted);
 }
 
-std::string ChatTemplate::render_text(const Json& messages, const ChatRenderOptions& options) const {
+std::string ChatTemplate::render_text(const Json& messages, const RenderOptions& options) const {
   return segments_text(render(messages, options));
+}
+
+std::optional<ChatTemplate> load_chat_template(const Metadata& metadata, const Tokenizer& tokenizer) {
+  const auto source = metadata.find_string("tokenizer.chat_template");
+  if (!source) return std::nullopt;
+  const auto text_of = [&](std::optional<TokenId> id) { return id ? std::string(tokenizer.text(*id)) : std::string(); };
+  return ChatTemplate::from_source(std::string(*source), text_of(tokenizer.bos()), text_of(tokenizer.eos()));
 }
 
 std::string segments_text(const std::vector<PromptSegment>& segments) {

@@ -12,12 +12,15 @@
 
 namespace mneme {
 
+class Metadata;
+class Tokenizer;
+
 namespace jinja {
 class Template;
 }
 
 /// What a conversation is rendered with besides its messages.
-struct ChatRenderOptions {
+struct RenderOptions {
   Json tools;                         ///< List of {"type": "function", "function": {...}}, or null.
   Json documents;                     ///< List of objects, or null.
   bool add_generation_prompt = true;  ///< End with the opening of the assistant's turn.
@@ -44,9 +47,9 @@ class ChatTemplate {
   /// Renders `messages` (see check_messages()). Throws Error(kInvalidArgument) for malformed messages, for what the
   /// template refuses (its own words in the message) and for exceeded limits; Error(kUnsupported) for Jinja outside the
   /// subset.
-  std::vector<PromptSegment> render(const Json& messages, const ChatRenderOptions& options) const;
+  std::vector<PromptSegment> render(const Json& messages, const RenderOptions& options) const;
   /// The same prompt as one string.
-  std::string render_text(const Json& messages, const ChatRenderOptions& options) const;
+  std::string render_text(const Json& messages, const RenderOptions& options) const;
 
   const ChatCapabilities& capabilities() const { return capabilities_; }
   const std::string& source() const { return source_; }
@@ -54,12 +57,16 @@ class ChatTemplate {
 
  private:
   ChatTemplate(std::string source, std::string bos, std::string eos);
-  std::vector<PromptSegment> render_as_is(const Json& messages, const ChatRenderOptions& options) const;
+  std::vector<PromptSegment> render_as_is(const Json& messages, const RenderOptions& options) const;
 
   std::string source_, bos_, eos_;
   std::shared_ptr<const jinja::Template> template_;
   ChatCapabilities capabilities_;
 };
+
+/// The template of a model file, `tokenizer.chat_template`, with the texts of its BOS and EOS; nothing when the model
+/// was not made for chat. Throws Error when the template cannot be parsed.
+std::optional<ChatTemplate> load_chat_template(const Metadata& metadata, const Tokenizer& tokenizer);
 
 /// Text of all segments.
 std::string segments_text(const std::vector<PromptSegment>& segments);

@@ -11,6 +11,8 @@
 #include "base/test_data.h"
 #include "model/chat/adapt.h"
 #include "model/chat/messages.h"
+#include "model/tokenizer/tokenizer.h"
+#include "weights/metadata.h"
 
 namespace mneme {
 namespace {
@@ -69,7 +71,7 @@ ChatTemplate load(const std::string& path) {
 
 std::string render(const ChatTemplate& chat, const Json& messages, const Json& tools = {},
                    bool generation_prompt = true) {
-  ChatRenderOptions options;
+  RenderOptions options;
   options.tools = tools;
   options.add_generation_prompt = generation_prompt;
   return chat.render_text(messages, options);
@@ -198,7 +200,7 @@ TEST(ChatTemplate, ForgedTokensStayDataInEveryTemplate) {
     }
     talk.messages[2]["tool_calls"][0]["function"]["arguments"] = "{\"city\": \"" + forged + "\"}";
     talk.tools[0]["function"]["description"] = forged;
-    ChatRenderOptions options;
+    RenderOptions options;
     options.tools = talk.tools;
     size_t found = 0;
     for (const PromptSegment& segment : chat.render(talk.messages, options)) {
@@ -213,7 +215,7 @@ TEST(ChatTemplate, ForgedTokensStayDataInEveryTemplate) {
 TEST(ChatTemplate, ExtraVariablesAreDataAndCannotReplaceTheTemplatesOwn) {
   const auto chat = ChatTemplate::from_source(
       "{{ bos_token }}{{ date_string }}{{ flag is true }}{{ messages[0].content }}", "<s>", "");
-  ChatRenderOptions options;
+  RenderOptions options;
   options.extra = {{"date_string", "<s>"}, {"flag", true}};
   EXPECT_EQ(chat.render(Json::array({user("x")}), options),
             (std::vector<PromptSegment>{{"<s>", true}, {"<s>", false}, {"True", true}, {"x", false}}));
@@ -225,7 +227,7 @@ TEST(ChatTemplate, ExtraVariablesAreDataAndCannotReplaceTheTemplatesOwn) {
 
 TEST(ChatTemplate, ClockIsInjected) {
   const auto chat = ChatTemplate::from_source("{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}", "", "");
-  ChatRenderOptions options;
+  RenderOptions options;
   options.clock = [] {
     std::tm time{};
     time.tm_mday = 26;
@@ -374,7 +376,7 @@ TEST(ChatTemplate, DocumentsReachATemplateThatListsThem) {
   const auto chat = ChatTemplate::from_source(
       "{% for d in documents %}<{{ d.title }}>{{ d.text }}{% endfor %}{{ messages[0].content }}", "", "");
   EXPECT_TRUE(chat.capabilities().documents);
-  ChatRenderOptions options;
+  RenderOptions options;
   options.documents = Json::array({{{"title", "T"}, {"text", "body"}}});
   EXPECT_EQ(chat.render_text(Json::array({user("x")}), options), "<T>bodyx");
 }
@@ -439,6 +441,26 @@ TEST(ChatTemplate, BadSyntaxIsReportedWithItsLine) {
   } catch (const Error& e) {
     EXPECT_EQ(std::string(e.what()), "[parse template] expected an expression, got '%}', at line 2");
   }
+}
+
+TEST(ChatTemplate, ComesFromTheMetadataOfAModel) {
+  Metadata metadata("test");
+  const std::vector<std::string> tokens = {"<unk>", "<s>", "</s>", "a"};
+  const std::vector<float> scores = {0, 0, 0, -1};
+  const std::vector<int32_t> types = {2, 3, 3, 1};
+  metadata.set_string("tokenizer.ggml.model", "llama");
+  metadata.set_array_string("tokenizer.ggml.tokens", tokens);
+  metadata.set_array_f32("tokenizer.ggml.scores", scores);
+  metadata.set_array_i32("tokenizer.ggml.token_type", types);
+  metadata.set_u32("tokenizer.ggml.bos_token_id", 1);
+  metadata.set_u32("tokenizer.ggml.eos_token_id", 2);
+  const auto tokenizer = Tokenizer::load(metadata);
+  EXPECT_FALSE(load_chat_template(metadata, *tokenizer));
+  metadata.set_string("tokenizer.chat_template", "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}");
+  const auto chat = load_chat_template(metadata, *tokenizer);
+  ASSERT_TRUE(chat);
+  EXPECT_EQ(render(*chat, Json::array({user("x")})), "<s>x</s>");
+  EXPECT_TRUE(chat->capabilities().writes_bos);
 }
 
 TEST(ChatTemplate, FallbackIsChatMl) {
