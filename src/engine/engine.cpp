@@ -5,11 +5,12 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "budget/resident.h"
+#include "weights/store/model_store.h"
 
 namespace mneme {
 
 std::unique_ptr<Engine> Engine::open(const std::string& path, const PlanRequest& request, Ledger& ledger) {
-  std::unique_ptr<Engine> engine(new Engine(open_model(path, ledger), ledger));
+  std::unique_ptr<Engine> engine(new Engine(open_model(resolve_model(path), ledger), ledger));
   engine->model_ = Model::build(engine->file_, ledger, request.context.value_or(0));
   engine->tokenizer_ = Tokenizer::load(engine->file_.metadata());
   engine->vocabulary_ = std::make_unique<TokenizerView>(*engine->tokenizer_);

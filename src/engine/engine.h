@@ -20,7 +20,7 @@ namespace mneme {
 /// command's); what it reads from model() and tokenizer() is immutable.
 class Engine {
  public:
-  /// Opens, plans, refuses what does not fit before loading anything, then loads. Sets the ledger's limit to the plan's.
+  /// `path` is a file, a folder or the name of a pulled model. Opens, plans, refuses what does not fit before loading anything, then loads. Sets the ledger's limit to the plan's.
   /// Shows a progress bar on a terminal. Throws Error.
   static std::unique_ptr<Engine> load(const std::string& path, const PlanRequest& request, Ledger& ledger);
 
