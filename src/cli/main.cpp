@@ -15,7 +15,7 @@ constexpr const char* kDescription =
     "mneme runs language models on the memory you have.\n"
     "Start with:  mneme run MODEL.gguf --memory 4G        Help on a command:  mneme COMMAND --help";
 
-/// One line for a person, one JSON object for a machine; the process ends with status 1.
+/// One line for a person, one JSON object for a machine; the process ends with status 1 (2 when the command line is wrong).
 int report(const mneme::Error& error, bool json) {
   if (json) {
     mneme::Json body = {{"error", {{"code", mneme::error_code_name(error.code())}, {"message", error.what()}}}};
@@ -62,7 +62,13 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& e) {
-    return app.exit(e);
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    const std::vector<std::string> rest = app.remaining();
+    const bool unknown = app.get_subcommands().empty() && !rest.empty();
+    report(mneme::Error(mneme::ErrorCode::kInvalidArgument,
+                        unknown ? fmt::format("unknown command '{}'", rest.front()) : e.what(), "see --help"),
+           global.json);
+    return 2;
   } catch (const mneme::Error& e) {
     return report(e, global.json);
   } catch (const std::exception& e) {

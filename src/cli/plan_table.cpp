@@ -2,9 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/byte_size.h"
+#include "kernels/memory_bandwidth.h"
 
 namespace mneme::cli {
+
+double measured_read_rate(const MemoryPlan& plan) {
+  const uint64_t free = plan.limit > plan.total() ? plan.limit - plan.total() : 0;
+  return kernels::measure_read_bandwidth(std::clamp<uint64_t>(free, uint64_t{1} << 20, uint64_t{256} << 20), 3).median;
+}
 
 std::string plan_table(const MemoryPlan& plan, double bytes_per_second) {
   std::string out = fmt::format("{:<12} {:>10} {:>6}  {}\n", "memory", "bytes", "share", "for");

@@ -7,6 +7,10 @@
 
 namespace mneme::cli {
 
+/// Bytes a second that all threads read, measured in the memory that the plan leaves free (at most 256 MiB), so that the
+/// measurement keeps to the limit too.
+double measured_read_rate(const MemoryPlan& plan);
+
 /// The plan as a table for a person; `bytes_per_second` is the measured read rate behind the predicted speed.
 std::string plan_table(const MemoryPlan& plan, double bytes_per_second);
 Json plan_json(const MemoryPlan& plan, double bytes_per_second);

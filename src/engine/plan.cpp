@@ -5,7 +5,6 @@
 #include <string_view>
 
 #include "base/byte_size.h"
-#include "base/checked_math.h"
 #include "base/error.h"
 #include "budget/resident.h"
 
@@ -75,19 +74,19 @@ uint64_t largest_context(const Model& model, const PlanRequest& request, uint64_
 }
 
 [[noreturn]] void refuse(const Model& model, const PlanRequest& request, uint64_t runtime, const MemoryPlan& plan) {
-  PlanRequest least = request;
   const uint64_t short_context = std::min<uint64_t>(plan.context, 256);
-  const uint64_t minimum = fill(model, least, runtime, short_context, kBatches.back()).total();
+  const uint32_t short_batch = model.causal ? plan.batch : static_cast<uint32_t>(short_context);
+  const uint64_t minimum = fill(model, request, runtime, short_context, short_batch).total();
   std::string parts;
   for (const MemoryPlan::Row& row : plan.rows) {
     parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", tag_name(row.tag), format_byte_size(row.bytes));
   }
-  const uint64_t context = largest_context(model, request, runtime, plan.context, kBatches.back());
+  const uint64_t context = largest_context(model, request, runtime, plan.context, plan.batch);
+  // Rounded up, with a MiB for a next process that is a little larger, and in the form that --memory takes.
+  const auto option = [](uint64_t bytes) { return fmt::format("--memory {}M", (bytes >> 20) + 2); };
   const std::string advice =
-      context > 0 ? fmt::format("use --context {} or less, or --memory {} or more", context,
-                                format_byte_size(round_up<uint64_t>(plan.total(), 1 << 20)))
-                  : fmt::format("the least for this model is --memory {}",
-                                format_byte_size(round_up<uint64_t>(minimum + (1 << 20), 1 << 20)));
+      context > 0 ? fmt::format("use --context {} or less, or {} or more", context, option(plan.total()))
+                  : fmt::format("the least for this model is {} with --context {}", option(minimum), short_context);
   throw Error(ErrorCode::kOutOfBudget,
               fmt::format("[plan] {} tokens of context need {} ({}), but the limit is {}", plan.context,
                           format_byte_size(plan.total()), parts, format_byte_size(request.memory)),

@@ -9,7 +9,6 @@
 #include "cli/model_options.h"
 #include "cli/plan_table.h"
 #include "engine/engine.h"
-#include "kernels/memory_bandwidth.h"
 
 namespace mneme::cli {
 
@@ -21,7 +20,7 @@ void add_plan(CLI::App& app, GlobalOptions& global) {
   command->callback([options, &global] {
     Ledger ledger;
     const auto engine = Engine::plan_only(options->model, options->request(), ledger);
-    const double rate = kernels::measure_read_bandwidth(size_t{256} << 20, 3).median;
+    const double rate = measured_read_rate(engine->plan());
     if (global.json) {
       fmt::print("{}\n", plan_json(engine->plan(), rate).dump(2));
     } else {

@@ -16,7 +16,6 @@
 #include "cli/plan_table.h"
 #include "cli/sampling_flags.h"
 #include "engine/chat_session.h"
-#include "kernels/memory_bandwidth.h"
 
 namespace mneme::cli {
 namespace {
@@ -25,7 +24,7 @@ struct Options {
   ModelOptions model;
   SamplingFlags sampling;
   std::string prompt, prompt_file, system, template_file;
-  bool raw = false;
+  bool raw = false, has_prompt = false;
 };
 
 /// Text goes to stdout as it is made; with --json everything is printed at the end.
@@ -52,13 +51,13 @@ void print_end(const GenerationResult& result, const Engine& engine, const Globa
 void complete(const Options& options, const GlobalOptions& global, Engine& engine) {
   GenerationRequest request = printing_request(options, global, engine);
   request.prompt = engine.tokenizer().encode(options.prompt, {true, true});
-  if (request.prompt.empty()) fail(ErrorCode::kInvalidArgument, "[run] expected a prompt, found an empty text");
   print_end(generate(engine, std::move(request)), engine, global);
 }
 
 void run(Options options, const GlobalOptions& global) {
   if (!options.prompt_file.empty()) options.prompt = read_text_file(options.prompt_file);
-  const bool one_shot = !options.prompt.empty() || !options.prompt_file.empty();
+  const bool one_shot = options.has_prompt;
+  if (one_shot && options.prompt.empty()) fail(ErrorCode::kInvalidArgument, "[run] expected a prompt, found an empty text");
   if (!one_shot && ::isatty(STDIN_FILENO) == 0) {
     fail(ErrorCode::kInvalidArgument, "[run] expected -p TEXT, --file FILE or a terminal to chat on");
   }
@@ -68,8 +67,7 @@ void run(Options options, const GlobalOptions& global) {
     fail(ErrorCode::kUnsupported, "[run] {} is an encoder: use `mneme embed`", options.model.model);
   }
   if (global.verbose) {
-    const double rate = kernels::measure_read_bandwidth(size_t{256} << 20, 3).median;
-    fmt::print(stderr, "{}", plan_table(engine->plan(), rate));
+    fmt::print(stderr, "{}", plan_table(engine->plan(), measured_read_rate(engine->plan())));
   }
   std::optional<ChatTemplate> chat;
   if (!options.raw) {
@@ -98,7 +96,7 @@ void add_run(CLI::App& app, GlobalOptions& global) {
   CLI::App* command = app.add_subcommand("run", "Chat with a model, or answer one prompt");
   options->model.add_to(*command);
   auto* prompt = command->add_option("-p,--prompt", options->prompt, "Answer this and end");
-  command->add_option("-f,--file", options->prompt_file, "Answer the text of this file and end")->excludes(prompt);
+  auto* file = command->add_option("-f,--file", options->prompt_file, "Answer the text of this file and end")->excludes(prompt);
   command->add_flag("--raw", options->raw, "Complete plain text: no chat template, only the text on stdout");
   command->add_option("--system", options->system, "System message");
   command->add_option("--template", options->template_file, "Chat template in a file, instead of the model's own");
@@ -107,7 +105,10 @@ void add_run(CLI::App& app, GlobalOptions& global) {
       "Without -p it opens a chat; /help lists what can be typed there, Ctrl-C stops an answer.\n"
       "Examples: mneme run model.gguf --memory 2G\n"
       "          mneme run model.gguf --raw -p \"Once upon a time\" -n 100 --temp 0");
-  command->callback([options, &global] { run(*options, global); });
+  command->callback([options, prompt, file, &global] {
+    options->has_prompt = prompt->count() + file->count() > 0;
+    run(*options, global);
+  });
 }
 
 }  // namespace mneme::cli
