@@ -1,0 +1,85 @@
+// The promise of --memory, on whole processes: what the plan says, what the process takes, and the limit.
+//
+// A program of its own: the peak that the system reports for a child is never below the size of its parent when it
+// started, so the parent must stay small.
+
+#include <gtest/gtest.h>
+
+#include "base/test_data.h"
+#include "budget/resident.h"
+#include "program.h"
+#include "random_model.h"
+#include "weights/gguf_test_bytes.h"
+
+namespace mneme {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+/// Runs a model with a full context just above the planned bytes. `prompt` is nearly the context.
+void check_limits(const std::string& model, uint32_t context, const std::string& prompt, uint32_t answer,
+                  uint64_t slack) {
+  const std::vector<std::string> sizes = {"--context", std::to_string(context), "--batch", "128"};
+  std::vector<std::string> plan = {"plan", model, "--json"};
+  plan.insert(plan.end(), sizes.begin(), sizes.end());
+  const Outcome planned = mneme_run(plan);
+  ASSERT_TRUE(planned.ok()) << planned.err;
+  const uint64_t predicted = planned.json()["total_bytes"].get<uint64_t>();
+  const uint64_t memory = (predicted / kMiB + 1) * kMiB;
+
+  ASSERT_LT(resident_bytes(), predicted * 9 / 10) << "the test itself is too large to measure the program";
+  std::vector<std::string> run = {"run",
+                                  model,
+                                  "--raw",
+                                  "-p",
+                                  prompt,
+                                  "-n",
+                                  std::to_string(answer),
+                                  "--temp",
+                                  "0",
+                                  "--ignore-eos",
+                                  "--memory",
+                                  std::to_string(memory / kMiB) + "M"};
+  run.insert(run.end(), sizes.begin(), sizes.end());
+  const Outcome ran = mneme_run(run);
+  ASSERT_TRUE(ran.ok()) << ran.err;
+  printf("    predicted %.2f MiB, limit %llu MiB, peak %.2f MiB\n", static_cast<double>(predicted) / kMiB,
+         static_cast<unsigned long long>(memory / kMiB), static_cast<double>(ran.peak_bytes) / kMiB);
+  EXPECT_LE(ran.peak_bytes * 100, memory * 103);
+  const uint64_t difference = predicted > ran.peak_bytes ? predicted - ran.peak_bytes : ran.peak_bytes - predicted;
+  EXPECT_LE(difference, predicted / 20 + slack) << "predicted " << predicted << ", measured " << ran.peak_bytes;
+}
+
+std::string generated(const TestFolder& folder, const RandomModel& model) {
+  const std::string path = folder.file("random.gguf");
+  write_random_tensors(path, model.metadata(), model.tensors());
+  return path;
+}
+
+/// Of a model of 1 MB nearly all is the program itself; 3 MB are allowed for the part of it that is never touched.
+TEST(Memory, TinyModelStaysInItsLimit) {
+  const auto model = shared_path("data/stories260K.gguf");
+  if (!model) GTEST_SKIP() << "shared test data is missing";
+  check_limits(*model, 512, std::string(400, 'q'), 80, 3 * kMiB);
+}
+
+TEST(Memory, F32ModelStaysInItsLimitAndItsPrediction) {
+  const TestFolder folder;
+  check_limits(generated(folder, {384, 6, 1024, 6, 2, 4096, 512, DType::kF32}), 512, std::string(480, 'q'), 24, 0);
+}
+
+TEST(Memory, Q8ModelStaysInItsLimitAndItsPrediction) {
+  const TestFolder folder;
+  check_limits(generated(folder, {768, 6, 2048, 12, 4, 4096, 512, DType::kQ8_0}), 512, std::string(480, 'q'), 24, 0);
+}
+
+TEST(Memory, PlanAloneStaysInItsLimit) {
+  const TestFolder folder;
+  const std::string model = generated(folder, {384, 6, 1024, 6, 2, 4096, 512, DType::kF32});
+  const Outcome planned = mneme_run({"plan", model, "--memory", "80M"});
+  ASSERT_TRUE(planned.ok()) << planned.err;
+  EXPECT_LE(planned.peak_bytes, 80 * kMiB * 103 / 100);
+}
+
+}  // namespace
+}  // namespace mneme
