@@ -13,7 +13,7 @@ void ChatSession::set_system(const std::string& text) {
 }
 
 std::vector<TokenId> ChatSession::prompt() const {
-  const ChatRenderOptions options;
+  const RenderOptions options;
   return engine_.tokenizer().encode_segments(template_.render(messages_, options), true);
 }
 

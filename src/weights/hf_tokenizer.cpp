@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "weights/json_fields.h"
 #include "weights/sentencepiece_model.h"
-#include "weights/token_table.h"
+#include "weights/imported_tokens.h"
 
 namespace mneme {
 namespace {
@@ -426,7 +426,7 @@ class TokenizerImport {
   const SortedJson& config_;
   std::string tokenizer_path_;
   SortedJson tokenizer_, tokenizer_config_;
-  TokenTable table_;
+  ImportedTokens table_;
   Metadata& metadata_;
   bool spm_like_ = false;
   std::string unknown_text_;

@@ -1,4 +1,4 @@
-#include "weights/token_table.h"
+#include "weights/imported_tokens.h"
 
 #include <utility>
 
@@ -11,7 +11,7 @@ constexpr uint64_t kMaxTokens = uint64_t{1} << 22;
 
 }  // namespace
 
-void TokenTable::fill_up(uint64_t n) {
+void ImportedTokens::fill_up(uint64_t n) {
   if (n > kMaxTokens) {
     fail(ErrorCode::kCorruptData, "[import tokenizer] expected at most {} tokens, found {}, in {}", kMaxTokens, n,
          source_);
@@ -23,7 +23,7 @@ void TokenTable::fill_up(uint64_t n) {
   }
 }
 
-void TokenTable::set(uint64_t id, std::string text, float score, TokenKind kind) {
+void ImportedTokens::set(uint64_t id, std::string text, float score, TokenKind kind) {
   if (id >= kMaxTokens) {
     fail(ErrorCode::kCorruptData, "[import tokenizer] expected ids below {}, found {}, in {}", kMaxTokens, id, source_);
   }
@@ -34,7 +34,7 @@ void TokenTable::set(uint64_t id, std::string text, float score, TokenKind kind)
   kinds_[id] = static_cast<int32_t>(kind);
 }
 
-std::optional<uint32_t> TokenTable::find(std::string_view text) const {
+std::optional<uint32_t> ImportedTokens::find(std::string_view text) const {
   const auto found = ids_.find(std::string(text));
   return found == ids_.end() ? std::nullopt : std::optional(found->second);
 }

@@ -13,10 +13,10 @@ namespace mneme {
 enum class TokenKind : int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
 /// A vocabulary being put together from several files: text, score and kind of each id. Gaps are unused tokens.
-class TokenTable {
+class ImportedTokens {
  public:
   /// `source` names the checkpoint in messages.
-  explicit TokenTable(std::string source) : source_(std::move(source)) {}
+  explicit ImportedTokens(std::string source) : source_(std::move(source)) {}
 
   /// Sets or replaces a token; grows the table up to `id`. Throws Error(kCorruptData) for ids of 2^22 and more.
   void set(uint64_t id, std::string text, float score, TokenKind kind);
