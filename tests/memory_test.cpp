@@ -25,7 +25,7 @@ void check_limits(const std::string& model, uint32_t context, const std::string&
   const Outcome planned = mneme_run(plan);
   ASSERT_TRUE(planned.ok()) << planned.err;
   const uint64_t predicted = planned.json()["total_bytes"].get<uint64_t>();
-  const uint64_t memory = (predicted / kMiB + 1) * kMiB;
+  const uint64_t memory = (predicted / kMiB + 2) * kMiB;  // the program's own size varies a little between starts
 
   ASSERT_LT(resident_bytes(), predicted * 9 / 10) << "the test itself is too large to measure the program";
   std::vector<std::string> run = {"run",

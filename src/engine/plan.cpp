@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <string_view>
 
 #include "base/byte_size.h"
@@ -13,7 +14,7 @@ namespace {
 
 constexpr std::array<uint32_t, 6> kBatches = {512, 256, 128, 64, 32, 16};
 /// Growth of the process that no reservation covers: stacks, allocator slack, strings of a request.
-constexpr uint64_t kRuntimeSlack = uint64_t{6} << 20;
+constexpr uint64_t kRuntimeSlack = uint64_t{3} << 19;
 /// Logits rows of one forward pass: a chunk of a prompt wants one, a decode step one a sequence.
 uint32_t outputs_of(const PlanRequest& request) { return std::max<uint32_t>(1, request.n_sequences); }
 
@@ -43,12 +44,17 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, uint64_t runtime
   const StateOptions state{request.kv, context, batch};
   const uint64_t kv = model.state_bytes(state, context);
   size_t widest = 0;
-  for (const auto& matrix : model.weights.matrices) widest = std::max(widest, matrix->columns());
+  std::set<DType> types;
+  for (const auto& matrix : model.weights.matrices) {
+    widest = std::max(widest, matrix->columns());
+    types.insert(matrix->stored.dtype);
+  }
+  const std::vector<DType> dtypes(types.begin(), types.end());
   plan.rows = {
       {Tag::kWeights, fmt::format("{} matrices", model.weights.matrices.size()), model.weights.resident_bytes(request.pack)},
       {Tag::kKv, fmt::format("{} x {} tokens, {}", request.n_sequences, context, request.kv.name()), kv * request.n_sequences},
       {Tag::kActivation, fmt::format("passes of {} tokens", batch), model.workspace_bytes(batch, outputs_of(request))},
-      {Tag::kScratch, "prepared inputs of products", kernels::matmul_scratch_bytes(batch, widest)},
+      {Tag::kScratch, "prepared inputs of products", kernels::matmul_scratch_bytes(batch, widest, dtypes)},
       {Tag::kRuntime, "program, libraries, vocabulary", runtime + kRuntimeSlack},
   };
   plan.weight_bytes_per_token = active_weight_bytes(model, request.pack);

@@ -53,6 +53,10 @@ void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint
     done += stored.bytes();
     progress(done);
   }
+  // The kernel maps pages around the ones that are read, those of matrices that were done before among them.
+  for (const auto& matrix : matrices) {
+    if (matrix->packed.size() > 0) matrix->release_stored(0, matrix->stored.bytes());
+  }
 }
 
 std::unique_ptr<Model> Model::build(const ModelFile& file, Ledger& ledger, uint64_t run_context) {

@@ -18,7 +18,7 @@ namespace mneme {
 /// All weights of a model, visited in one place for loading, counting and listing.
 struct ModelWeights {
   std::vector<std::unique_ptr<WeightMatrix>> matrices;
-  std::deque<Buffer> vectors;  ///< Small tensors that had to be converted to f32.
+  std::deque<Buffer> vectors;  ///< Norm weights, biases and other small tensors as f32.
 
   /// Bytes that stay resident once loaded.
   uint64_t resident_bytes(bool pack) const;

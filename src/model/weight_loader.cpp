@@ -40,15 +40,30 @@ const NamedTensor* WeightLoader::find(const std::string& full_name, const Shape&
   return tensor;
 }
 
+const MappedFile* WeightLoader::mapping_of(const TensorView& view) const {
+  for (const MappedFile& file : file_.files()) {
+    const auto bytes = file.bytes();
+    if (view.data >= bytes.data() && view.data < bytes.data() + bytes.size()) return &file;
+  }
+  return nullptr;
+}
+
+void WeightLoader::release_around(const TensorView& view) const {
+  const MappedFile* const file = mapping_of(view);
+  if (file == nullptr) return;
+  constexpr size_t kAround = size_t{64} << 10;  // pages the kernel maps around one that is read
+  const size_t begin = static_cast<size_t>(view.data - file->bytes().data());
+  const size_t low = begin > kAround ? begin - kAround : 0;
+  const size_t high = std::min(file->size(), begin + view.bytes() + kAround);
+  file->release(low, high - low);
+}
+
 WeightMatrix* WeightLoader::add_matrix(const std::string& name, const TensorView& view) {
   auto matrix = std::make_unique<WeightMatrix>();
   matrix->name = name;
   matrix->stored = view;
   matrix->active = kernels::Matrix::from(view);
-  for (const MappedFile& file : file_.files()) {
-    const auto bytes = file.bytes();
-    if (view.data >= bytes.data() && view.data < bytes.data() + bytes.size()) matrix->mapping = &file;
-  }
+  matrix->mapping = mapping_of(view);
   weights_.matrices.push_back(std::move(matrix));
   return weights_.matrices.back().get();
 }
@@ -97,6 +112,7 @@ const float* WeightLoader::row(const WeightMatrix& matrix, uint64_t i) {
   weights_.vectors.emplace_back(ledger_, Tag::kWeights, matrix.columns() * sizeof(float), matrix.name);
   float* out = weights_.vectors.back().as<float>().data();
   decode_row(matrix.stored, i, out);
+  release_around(matrix.stored);
   return out;
 }
 
@@ -104,11 +120,10 @@ const float* WeightLoader::vector(std::string_view name, uint64_t size) {
   const NamedTensor* tensor = find(prefix_ + std::string(name), {size});
   if (tensor == nullptr) return weights_.zeros(size);
   const TensorView& view = tensor->view;
-  const bool aligned = reinterpret_cast<uintptr_t>(view.data) % alignof(float) == 0;
-  if (view.dtype == DType::kF32 && aligned) return reinterpret_cast<const float*>(view.data);
   weights_.vectors.emplace_back(ledger_, Tag::kWeights, size * sizeof(float), std::string(name));
   float* out = weights_.vectors.back().as<float>().data();
   decode_row(view, 0, out);
+  release_around(view);
   return out;
 }
 

@@ -15,7 +15,7 @@ namespace mneme {
 /// finish() can report all of them together; until then the caller gets harmless empty weights.
 class WeightLoader {
  public:
-  /// Vectors that must be converted are owned by `weights`, counted in `ledger`.
+  /// Vectors are copied to f32, owned by `weights` and counted in `ledger`.
   WeightLoader(const ModelFile& file, Ledger& ledger, ModelWeights& weights);
 
   /// Names given to the functions below are prefixed with this, e.g. "blk.3.".
@@ -44,6 +44,10 @@ class WeightLoader {
 
  private:
   const NamedTensor* find(const std::string& full_name, const Shape& shape);
+  /// The file that a tensor's bytes lie in, or null.
+  const MappedFile* mapping_of(const TensorView& view) const;
+  /// Gives the pages of a tensor that was copied back.
+  void release_around(const TensorView& view) const;
   WeightMatrix* add_matrix(const std::string& name, const TensorView& view);
 
   const ModelFile& file_;
