@@ -14,6 +14,11 @@ namespace {
 constexpr size_t kPageBytes = 4096;
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
+/// Huge pages only where rounding to them costs under 1/16; the ledger counts what is really taken.
+bool wants_huge_pages(size_t bytes) {
+  return bytes >= 16 * kHugePageBytes;
+}
+
 std::byte* map_pages(size_t bytes, int protection, const char* operation) {
   void* address = ::mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) fail_errno(operation, "anonymous memory");
@@ -22,11 +27,14 @@ std::byte* map_pages(size_t bytes, int protection, const char* operation) {
 
 }  // namespace
 
+size_t Buffer::reserved_bytes(size_t bytes) {
+  return round_up(bytes, wants_huge_pages(bytes) ? kHugePageBytes : kPageBytes);
+}
+
 Buffer::Buffer(Ledger& ledger, Tag tag, size_t bytes, std::string what) {
   if (bytes == 0) return;
-  // Huge pages only where rounding to them costs under 1/16; the ledger counts what is really taken.
-  const bool huge = bytes >= 16 * kHugePageBytes;
-  const size_t rounded = round_up(bytes, huge ? kHugePageBytes : kPageBytes);
+  const bool huge = wants_huge_pages(bytes);
+  const size_t rounded = reserved_bytes(bytes);
   reservation_ = ledger.reserve(tag, rounded, std::move(what));
   if (huge) {
     // Map one huge page more and trim, so that the start is aligned.
@@ -43,7 +51,9 @@ Buffer::Buffer(Ledger& ledger, Tag tag, size_t bytes, std::string what) {
   mapped_ = rounded;
 }
 
-Buffer::Buffer(Buffer&& other) noexcept { *this = std::move(other); }
+Buffer::Buffer(Buffer&& other) noexcept {
+  *this = std::move(other);
+}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this == &other) return *this;
@@ -55,7 +65,9 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   return *this;
 }
 
-Buffer::~Buffer() { free(); }
+Buffer::~Buffer() {
+  free();
+}
 
 void Buffer::free() {
   if (data_ != nullptr) ::munmap(data_, mapped_);
@@ -70,7 +82,9 @@ GrowingBuffer::GrowingBuffer(Ledger& ledger, Tag tag, size_t capacity, std::stri
   data_ = map_pages(capacity_, PROT_NONE, "reserve addresses");
 }
 
-GrowingBuffer::GrowingBuffer(GrowingBuffer&& other) noexcept { *this = std::move(other); }
+GrowingBuffer::GrowingBuffer(GrowingBuffer&& other) noexcept {
+  *this = std::move(other);
+}
 
 GrowingBuffer& GrowingBuffer::operator=(GrowingBuffer&& other) noexcept {
   if (this == &other) return *this;
@@ -82,7 +96,9 @@ GrowingBuffer& GrowingBuffer::operator=(GrowingBuffer&& other) noexcept {
   return *this;
 }
 
-GrowingBuffer::~GrowingBuffer() { free(); }
+GrowingBuffer::~GrowingBuffer() {
+  free();
+}
 
 void GrowingBuffer::free() {
   if (data_ != nullptr) ::munmap(data_, capacity_);

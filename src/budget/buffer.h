@@ -19,6 +19,9 @@ class Buffer {
   Buffer& operator=(Buffer&& other) noexcept;
   ~Buffer();
 
+  /// What a Buffer of `bytes` takes from the ledger: whole pages.
+  static size_t reserved_bytes(size_t bytes);
+
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
   size_t size() const { return size_; }

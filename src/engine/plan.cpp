@@ -22,7 +22,7 @@ uint32_t outputs_of(const PlanRequest& request) { return std::max<uint32_t>(1, r
 uint64_t active_weight_bytes(const Model& model, bool pack) {
   uint64_t always = 0, experts = 0;
   for (const auto& matrix : model.weights.matrices) {
-    const uint64_t bytes = matrix->resident_bytes(pack);
+    const uint64_t bytes = matrix->product_bytes(pack);
     if (matrix->name.ends_with(']')) {
       experts += bytes;
     } else if (matrix.get() == model.output.weight ||

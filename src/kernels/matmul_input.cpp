@@ -40,11 +40,6 @@ size_t f32_bytes(size_t n_tokens, size_t columns) {
   return n_tokens > 1 ? n_tokens * columns * 4 : 0;
 }
 
-/// What a Buffer of that size takes at most.
-size_t buffer_bytes(size_t bytes) {
-  return bytes + std::max<size_t>(4096, bytes / 16);
-}
-
 /// Calls work(tile, token, columns in tile) for every tile of every token, in parallel when there are many.
 template <class Work>
 void for_tiles(size_t n_tokens, size_t columns, const Work& work) {
@@ -175,10 +170,10 @@ size_t matmul_scratch_bytes(size_t n_tokens, size_t columns, std::span<const DTy
       if (entry.run != nullptr) needs[static_cast<size_t>(entry.currency)] = true;
     }
   }
-  size_t bytes = buffer_bytes(sums_bytes(static_cast<size_t>(n_threads()), n_tokens));
-  if (needs[static_cast<size_t>(Currency::kInt8)]) bytes += buffer_bytes(Int8Parts(n_tokens, columns).bytes);
-  if (needs[static_cast<size_t>(Currency::kBf16)]) bytes += buffer_bytes(bf16_bytes(n_tokens, columns));
-  if (needs[static_cast<size_t>(Currency::kF32)]) bytes += buffer_bytes(f32_bytes(n_tokens, columns));
+  size_t bytes = Buffer::reserved_bytes(sums_bytes(static_cast<size_t>(n_threads()), n_tokens));
+  if (needs[static_cast<size_t>(Currency::kInt8)]) bytes += Buffer::reserved_bytes(Int8Parts(n_tokens, columns).bytes);
+  if (needs[static_cast<size_t>(Currency::kBf16)]) bytes += Buffer::reserved_bytes(bf16_bytes(n_tokens, columns));
+  if (needs[static_cast<size_t>(Currency::kF32)]) bytes += Buffer::reserved_bytes(f32_bytes(n_tokens, columns));
   return bytes;
 }
 

@@ -7,8 +7,8 @@
 
 namespace mneme {
 
-uint64_t WeightMatrix::resident_bytes(bool pack) const {
-  const size_t repacked = pack ? kernels::packed_bytes(stored.dtype, rows(), columns()) : 0;
+uint64_t WeightMatrix::product_bytes(bool pack) const {
+  const uint64_t repacked = pack ? packed_bytes() : 0;
   return repacked > 0 ? repacked : stored.bytes();
 }
 

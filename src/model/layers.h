@@ -16,13 +16,15 @@ namespace mneme {
 /// loading and shared by all sequences.
 struct WeightMatrix {
   std::string name;
-  TensorView stored;         ///< As in the file.
-  kernels::Matrix active;    ///< What products read: `stored`, or the packed copy.
-  Buffer packed;             ///< Owns the packed copy, when there is one.
+  TensorView stored;                    ///< As in the file.
+  kernels::Matrix active;               ///< What products read: `stored`, or a packed copy that ModelWeights owns.
   const MappedFile* mapping = nullptr;  ///< The file that `stored` lies in; null when it is in owned memory.
 
-  /// Bytes that stay resident for products: the packed copy if `pack` and the processor wants one, else the stored form.
-  uint64_t resident_bytes(bool pack) const;
+  /// Bytes of the packed copy, or 0 when the processor gains nothing from one.
+  uint64_t packed_bytes() const { return kernels::packed_bytes(stored.dtype, rows(), columns()); }
+  bool is_packed() const { return active.layout == kernels::Layout::kPacked; }
+  /// Bytes that a product reads: the packed copy if `pack` and the processor wants one, else the stored form.
+  uint64_t product_bytes(bool pack) const;
   /// Gives the pages of the stored bytes [offset, offset + length) back, when they belong to a file.
   void release_stored(size_t offset, size_t length) const;
   size_t rows() const { return static_cast<size_t>(stored.rows()); }

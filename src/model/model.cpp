@@ -4,6 +4,7 @@
 #include <cassert>
 #include <limits>
 
+#include "base/checked_math.h"
 #include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/vector_ops.h"
@@ -11,6 +12,12 @@
 #include "model/weight_loader.h"
 
 namespace mneme {
+namespace {
+
+/// Packed copies begin at cache lines.
+constexpr uint64_t kPackedAlignment = 64;
+
+}  // namespace
 
 const WeightMatrix* ModelWeights::empty_matrix(uint64_t rows, uint64_t columns) {
   empty_.push_back(std::make_unique<WeightMatrix>());
@@ -25,9 +32,17 @@ const float* ModelWeights::zeros(uint64_t size) {
 }
 
 uint64_t ModelWeights::resident_bytes(bool pack) const {
-  uint64_t sum = 0;
-  for (const auto& matrix : matrices) sum += matrix->resident_bytes(pack);
+  uint64_t sum = Buffer::reserved_bytes(pack ? packed_bytes() : 0);
+  for (const auto& matrix : matrices) {
+    if (!pack || matrix->packed_bytes() == 0) sum += matrix->stored.bytes();
+  }
   for (const Buffer& vector : vectors) sum += vector.size();
+  return sum;
+}
+
+uint64_t ModelWeights::packed_bytes() const {
+  uint64_t sum = 0;
+  for (const auto& matrix : matrices) sum += round_up(matrix->packed_bytes(), kPackedAlignment);
   return sum;
 }
 
@@ -35,16 +50,18 @@ void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint
   // The largest first: while a matrix is packed its stored bytes are resident too, and then little else is.
   std::vector<WeightMatrix*> order;
   for (const auto& matrix : matrices) order.push_back(matrix.get());
-  std::stable_sort(order.begin(), order.end(), [](const WeightMatrix* a, const WeightMatrix* b) {
-    return a->stored.bytes() > b->stored.bytes();
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [](const WeightMatrix* a, const WeightMatrix* b) { return a->stored.bytes() > b->stored.bytes(); });
+  // One buffer for all packed copies, because single matrices are too small for huge pages.
+  if (pack) packed_ = Buffer(ledger, Tag::kWeights, packed_bytes(), "packed matrices");
+  size_t used = 0;
   uint64_t done = 0;
   for (WeightMatrix* matrix : order) {
     const TensorView& stored = matrix->stored;
-    const size_t packed = pack ? kernels::packed_bytes(stored.dtype, matrix->rows(), matrix->columns()) : 0;
+    const uint64_t packed = pack ? matrix->packed_bytes() : 0;
     if (packed > 0) {
-      matrix->packed = Buffer(ledger, Tag::kWeights, packed, matrix->name);
-      matrix->active = kernels::pack_matrix(kernels::Matrix::from(stored), matrix->packed.data());
+      matrix->active = kernels::pack_matrix(kernels::Matrix::from(stored), packed_.data() + used);
+      used += round_up(packed, kPackedAlignment);
       matrix->release_stored(0, stored.bytes());
     } else if (matrix->mapping != nullptr) {
       mapped_.push_back(ledger.reserve(Tag::kWeights, stored.bytes(), matrix->name));
@@ -55,7 +72,7 @@ void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint
   }
   // The kernel maps pages around the ones that are read, those of matrices that were done before among them.
   for (const auto& matrix : matrices) {
-    if (matrix->packed.size() > 0) matrix->release_stored(0, matrix->stored.bytes());
+    if (matrix->is_packed()) matrix->release_stored(0, matrix->stored.bytes());
   }
 }
 
@@ -109,7 +126,7 @@ void Model::embed(const Batch& batch, float* x) const {
       }
     }
   });
-  if (token_embedding->packed.size() > 0) {
+  if (token_embedding->is_packed()) {
     // Products read the packed copy; the looked-up rows would pile up beside it.
     const size_t bytes = row_bytes(token_embedding->stored.dtype, width);
     for (int32_t token : batch.tokens) token_embedding->release_stored(static_cast<size_t>(token) * bytes, bytes);
@@ -147,8 +164,9 @@ const float* Model::forward(const Batch& batch, Workspace& workspace) const {
   };
   for (size_t i = 0; i < blocks.size(); ++i) {
     const Block& block = blocks[i];
-    half(block.residual, block.mixer_norm, block.mixer_post_norm,
-         [&](float* out) { block.mixer->forward({n, batch.sequences, i, angles}, workspace, out); });
+    half(block.residual, block.mixer_norm, block.mixer_post_norm, [&](float* out) {
+      block.mixer->forward({n, batch.sequences, i, angles}, workspace, out);
+    });
     half(block.residual, block.channel_norm, block.channel_post_norm,
          [&](float* out) { block.channel->forward(n, workspace, out); });
   }
@@ -159,7 +177,8 @@ const float* Model::forward(const Batch& batch, Workspace& workspace) const {
 }
 
 void Model::normalise(const float* hidden, std::span<const size_t> rows, float* out) const {
-  for (size_t i = 0; i < rows.size(); ++i) std::copy_n(hidden + rows[i] * hyper.width, hyper.width, out + i * hyper.width);
+  for (size_t i = 0; i < rows.size(); ++i)
+    std::copy_n(hidden + rows[i] * hyper.width, hyper.width, out + i * hyper.width);
   if (output_norm) output_norm.apply(out, rows.size(), hyper.width, out);
 }
 

@@ -22,6 +22,8 @@ struct ModelWeights {
 
   /// Bytes that stay resident once loaded.
   uint64_t resident_bytes(bool pack) const;
+  /// Those of the packed copies among them.
+  uint64_t packed_bytes() const;
   /// Makes the weights ready for products: packs what gains from it (when `pack`), counts everything in `ledger`.
   /// `progress(bytes)` is called after each matrix with the stored bytes done. Throws Error(kOutOfBudget).
   void load(Ledger& ledger, bool pack, const std::function<void(uint64_t)>& progress);
@@ -33,6 +35,7 @@ struct ModelWeights {
  private:
   std::vector<std::unique_ptr<WeightMatrix>> empty_;
   std::deque<std::vector<float>> zeros_;
+  Buffer packed_;                    ///< The packed copies, one after another.
   std::vector<Reservation> mapped_;  ///< Of the matrices that are used as they lie in the file.
 };
 

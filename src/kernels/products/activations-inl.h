@@ -6,8 +6,8 @@
 
 #include "kernels/products/product_table.h"
 
-// Activations in the forms that products read; the loops are plain so that the compiler vectorises them for each target,
-// and every target gives the same bits. Compiled once a target.
+// Activations in the forms that products read; the loops are plain so that the compiler vectorises them for each
+// target, and every target gives the same bits. Compiled once a target.
 namespace mneme::kernels::products::MNEME_TARGET {
 
 /// See Int8Activations for the format.
@@ -33,7 +33,8 @@ inline void quantize_block(const float* x, int8_t* levels, float* anchor, int16_
   int32_t rounded[kBlockColumns];
   for (size_t i = 0; i < kBlockColumns; ++i) {
     constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
-    rounded[i] = static_cast<int32_t>(std::bit_cast<uint32_t>(x[i] * inverse + kRound) - std::bit_cast<uint32_t>(kRound));
+    rounded[i] =
+        static_cast<int32_t>(std::bit_cast<uint32_t>(x[i] * inverse + kRound) - std::bit_cast<uint32_t>(kRound));
   }
   for (size_t i = 0; i < kBlockColumns; ++i) levels[i] = static_cast<int8_t>(rounded[i]);
   for (size_t half = 0; half < 2; ++half) {

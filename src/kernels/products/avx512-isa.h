@@ -10,8 +10,8 @@ namespace mneme::kernels::products::MNEME_TARGET {
 
 /// AVX-512 with VNNI and BF16: one register holds what the kernels call a vector.
 struct Isa {
-  static constexpr size_t kStripes = 2;      ///< Stripes of rows that a product kernel holds.
-  static constexpr size_t kInt8Tokens = 6;   ///< Tokens of the 8-bit kernel: 24 accumulators.
+  static constexpr size_t kStripes = 2;     ///< Stripes of rows that a product kernel holds.
+  static constexpr size_t kInt8Tokens = 6;  ///< Tokens of the 8-bit kernel: 24 accumulators.
   static constexpr size_t kFloatTokens = 12;
   static constexpr bool kSignedWide = false;
 
@@ -19,7 +19,12 @@ struct Isa {
   using Ints = __m512i;
   using Floats = __m512;
 
-  static MNEME_INLINE Bytes load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  /// The barrier keeps the compiler from loading the same bytes again for each use.
+  static MNEME_INLINE Bytes load_bytes(const uint8_t* p) {
+    Bytes v = _mm512_loadu_si512(p);
+    asm("" : "+v"(v));
+    return v;
+  }
   static MNEME_INLINE void store_bytes(uint8_t* p, Bytes v) { _mm512_storeu_si512(p, v); }
   static MNEME_INLINE Bytes mask(Bytes v, uint8_t bits) {
     return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(bits)));

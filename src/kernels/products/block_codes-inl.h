@@ -4,8 +4,8 @@
 
 #include "kernels/products/formats.h"
 
-// Codes of one block of a GGUF row in column order, one byte a column. Compiled once a target: the including file defines
-// MNEME_TARGET and the target attributes.
+// Codes of one block of a GGUF row in column order, one byte a column. Compiled once a target: the including file
+// defines MNEME_TARGET and the target attributes.
 namespace mneme::kernels::products::MNEME_TARGET {
 
 /// Two halves from the low and the high nibbles of n bytes.
@@ -19,10 +19,18 @@ inline void add_fifth_bits(const uint8_t* word, uint8_t* codes) {
   for (size_t i = 0; i < 32; ++i) codes[i] |= static_cast<uint8_t>(((word[i / 8] >> (i % 8)) & 1) << 4);
 }
 
-inline void block_codes(Q4_0, const uint8_t* block, uint8_t* codes) { nibble_halves(block + 2, 16, codes); }
-inline void block_codes(Q4_1, const uint8_t* block, uint8_t* codes) { nibble_halves(block + 4, 16, codes); }
-inline void block_codes(Iq4Nl, const uint8_t* block, uint8_t* codes) { nibble_halves(block + 2, 16, codes); }
-inline void block_codes(Mxfp4, const uint8_t* block, uint8_t* codes) { nibble_halves(block + 1, 16, codes); }
+inline void block_codes(Q4_0, const uint8_t* block, uint8_t* codes) {
+  nibble_halves(block + 2, 16, codes);
+}
+inline void block_codes(Q4_1, const uint8_t* block, uint8_t* codes) {
+  nibble_halves(block + 4, 16, codes);
+}
+inline void block_codes(Iq4Nl, const uint8_t* block, uint8_t* codes) {
+  nibble_halves(block + 2, 16, codes);
+}
+inline void block_codes(Mxfp4, const uint8_t* block, uint8_t* codes) {
+  nibble_halves(block + 1, 16, codes);
+}
 
 inline void block_codes(Q5_0, const uint8_t* block, uint8_t* codes) {
   nibble_halves(block + 6, 16, codes);
@@ -47,8 +55,12 @@ inline void two_bit_codes(const uint8_t* q, uint8_t* codes) {
   }
 }
 
-inline void block_codes(Q2_K, const uint8_t* block, uint8_t* codes) { two_bit_codes(block + 16, codes); }
-inline void block_codes(Tq2_0, const uint8_t* block, uint8_t* codes) { two_bit_codes(block, codes); }
+inline void block_codes(Q2_K, const uint8_t* block, uint8_t* codes) {
+  two_bit_codes(block + 16, codes);
+}
+inline void block_codes(Tq2_0, const uint8_t* block, uint8_t* codes) {
+  two_bit_codes(block, codes);
+}
 
 inline void block_codes(Q3_K, const uint8_t* block, uint8_t* codes) {
   two_bit_codes(block + 32, codes);

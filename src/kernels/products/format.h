@@ -5,10 +5,10 @@
 
 /// How stored weights become the operands of the product kernels.
 ///
-/// All products work on tiles of kStripeRows rows x kTileColumns columns with the 16 rows side by side in a vector. A tile
-/// comes in one of three currencies: 8-bit levels with a scale (and maybe a minimum) per row and group of columns, pairs
-/// of bfloat16, or f32. A stored type is described by where its scales are (header), how its codes lie in a packed tile
-/// (planes), and how codes map to levels; formats.h has one description a type.
+/// All products work on tiles of kStripeRows rows x kTileColumns columns with the 16 rows side by side in a vector. A
+/// tile comes in one of three currencies: 8-bit levels with a scale (and maybe a minimum) per row and group of columns,
+/// pairs of bfloat16, or f32. A stored type is described by where its scales are (header), how its codes lie in a
+/// packed tile (planes), and how codes map to levels; formats.h has one description a type.
 namespace mneme::kernels::products {
 
 constexpr size_t kStripeRows = 16;
@@ -18,8 +18,8 @@ constexpr size_t kTileBlocks = kTileColumns / kBlockColumns;
 constexpr size_t kBlockQuads = kBlockColumns / 4;
 constexpr size_t kVectorBytes = 4 * kStripeRows;  ///< A vector holds four columns (a quad) of 16 rows as bytes.
 
-/// Bits of a code, split into planes. In a packed tile each block of 32 columns holds its planes in this order. A plane is
-/// made of vectors; byte 4r + i of a vector belongs to row r and column 4q + i of one or several quads q = 0..7.
+/// Bits of a code, split into planes. In a packed tile each block of 32 columns holds its planes in this order. A plane
+/// is made of vectors; byte 4r + i of a vector belongs to row r and column 4q + i of one or several quads q = 0..7.
 enum class Planes : uint8_t {
   kByte,       ///< 8 vectors: vector q holds quad q.
   kNibble,     ///< 4 vectors: vector v holds quad v in the low and quad v + 4 in the high nibble.
@@ -32,12 +32,18 @@ enum class Planes : uint8_t {
 /// Vectors of all planes of a block.
 constexpr size_t plane_vectors(Planes planes) {
   switch (planes) {
-    case Planes::kByte: return 8;
-    case Planes::kNibble: return 4;
-    case Planes::kNibbleOne: return 5;
-    case Planes::kNibbleTwo: return 6;
-    case Planes::kTwo: return 2;
-    case Planes::kTwoOne: return 3;
+    case Planes::kByte:
+      return 8;
+    case Planes::kNibble:
+      return 4;
+    case Planes::kNibbleOne:
+      return 5;
+    case Planes::kNibbleTwo:
+      return 6;
+    case Planes::kTwo:
+      return 2;
+    case Planes::kTwoOne:
+      return 3;
   }
   return 0;
 }

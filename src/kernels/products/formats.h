@@ -10,10 +10,10 @@ namespace mneme::kernels::products {
 
 /// Defaults that most types share.
 struct FormatBase {
-  static constexpr size_t kGroup = kBlockColumns;      ///< Columns that share a scale: 16 or 32.
-  static constexpr bool kMinimum = false;              ///< Has a minimum per group.
-  static constexpr bool kPackable = true;              ///< Has a packed form of the same size.
-  static constexpr const uint8_t* kLevels = nullptr;   ///< Level of each of the 16 codes; null: the code itself.
+  static constexpr size_t kGroup = kBlockColumns;     ///< Columns that share a scale: 16 or 32.
+  static constexpr bool kMinimum = false;             ///< Has a minimum per group.
+  static constexpr bool kPackable = true;             ///< Has a packed form of the same size.
+  static constexpr const uint8_t* kLevels = nullptr;  ///< Level of each of the 16 codes; null: the code itself.
 };
 
 /// Values of the non-linear 4-bit types, shifted by 128.
@@ -156,9 +156,9 @@ struct Tq2_0 : FormatBase {
 };
 
 /// All of them, for building tables.
-#define MNEME_INT8_FORMATS(X)                                                                               \
-  X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Iq4Nl) X(Mxfp4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Iq4Xs) \
-  X(Tq1_0) X(Tq2_0)
+#define MNEME_INT8_FORMATS(X) \
+  X(Q4_0)                     \
+  X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Iq4Nl) X(Mxfp4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Iq4Xs) X(Tq1_0) X(Tq2_0)
 
 /// Bytes of the header of one block and one row.
 template <class Format>

@@ -5,8 +5,9 @@
 #include "kernels/products/scales-inl.h"
 
 // The innermost products: one tile of weights with a few tokens, added to running sums. The order of floating-point
-// operations that lead to one sum does not depend on the number of tokens or stripes, so any grouping gives the same bits:
-// within a tile the columns follow one another from zero, then the tile's result is added. Compiled once a target.
+// operations that lead to one sum does not depend on the number of tokens or stripes, so any grouping gives the same
+// bits: within a tile the columns follow one another from zero, then the tile's result is added. Compiled once a
+// target.
 namespace mneme::kernels::products::MNEME_TARGET {
 
 /// 8-bit activations of one tile, first token of the group.
@@ -16,6 +17,14 @@ struct Int8Inputs {
   const int32_t* start;
   const float* sum;
 };
+
+/// How far ahead of its use a weight that is read once is asked for.
+constexpr size_t kPrefetchBytes = 4096;
+
+/// Asks for the cache lines of [p, p + bytes). Any address will do, also one that is not mapped.
+MNEME_INLINE void prefetch(const uint8_t* p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
 
 /// Weights of one stripe and tile in the 8-bit currency.
 struct Int8Weights {
@@ -70,7 +79,8 @@ void int8_micro(const Int8Weights* weights, const Int8Inputs& x, size_t n_blocks
   }
 }
 
-/// The same for one token and packed weights, whose levels go straight from the code planes into the products.
+/// The same for one token and packed weights, whose levels go straight from the code planes into the products. Bytes
+/// kPrefetchBytes further on are asked for already, because the processor's own prefetching stops at the end of a page.
 template <class Format, bool kWide, size_t kStripes>
 void int8_decode(const uint8_t* const* tiles, const Int8Inputs& x, size_t n_blocks, float* sums) {
   constexpr size_t kPerBlock = kBlockColumns / Format::kGroup, kQuads = Format::kGroup / 4;
@@ -79,20 +89,29 @@ void int8_decode(const uint8_t* const* tiles, const Int8Inputs& x, size_t n_bloc
   TileScales scales[kStripes];
   Isa::Floats acc[kStripes];
   MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
+    prefetch(tiles[s] + kPrefetchBytes, header);
     tile_scales(Format(), tiles[s], n_blocks, scales[s]);
     acc[s] = Isa::zero_floats();
   }
   for (size_t b = 0; b < n_blocks; ++b) {
+    Isa::Bytes levels[kStripes][kBlockQuads];
     MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
-      Isa::Bytes levels[kBlockQuads];
-      block_levels<Format>(tiles[s] + header + b * kPlaneBytes, levels);
-      MNEME_UNROLL for (size_t half = 0; half < kPerBlock; ++half) {
-        const size_t g = b * kPerBlock + half;
-        Isa::Ints dot = Isa::set_ints(x.start[g]);
-        MNEME_UNROLL for (size_t q = 0; q < kQuads; ++q) {
-          dot = Isa::dot<kWide>(dot, levels[half * kQuads + q], x.levels + g * Format::kGroup + 4 * q);
+      const uint8_t* planes = tiles[s] + header + b * kPlaneBytes;
+      prefetch(planes + kPrefetchBytes, kPlaneBytes);
+      block_levels<Format>(planes, levels[s]);
+    }
+    MNEME_UNROLL for (size_t half = 0; half < kPerBlock; ++half) {
+      const size_t g = b * kPerBlock + half;
+      Isa::Ints dot[kStripes];
+      MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) dot[s] = Isa::set_ints(x.start[g]);
+      MNEME_UNROLL for (size_t q = 0; q < kQuads; ++q) {
+        const int8_t* quad = x.levels + g * Format::kGroup + 4 * q;
+        MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
+          dot[s] = Isa::dot<kWide>(dot[s], levels[s][half * kQuads + q], quad);
         }
-        const Isa::Floats product = Isa::subtract(Isa::as_floats(dot), Isa::set_floats(x.anchor[b]));
+      }
+      MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
+        const Isa::Floats product = Isa::subtract(Isa::as_floats(dot[s]), Isa::set_floats(x.anchor[b]));
         acc[s] = Isa::multiply_add(product, Isa::load_floats(scales[s].scale[g]), acc[s]);
         if constexpr (Format::kMinimum) {
           acc[s] = Isa::subtract_product(Isa::load_floats(scales[s].minimum[g]), Isa::set_floats(x.sum[g]), acc[s]);
@@ -146,6 +165,10 @@ void bf16_micro(const uint8_t* const* weights, const uint16_t* x, size_t n, floa
       MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
         acc[t][s] = Isa::dot_bf16(acc[t][s], weights[s] + k / 2 * kVectorBytes, x + t * n + k);
       }
+    }
+    if constexpr (kTokens == 1) {
+      MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s)
+          prefetch(weights[s] + k / 2 * kVectorBytes + kPrefetchBytes, 1);
     }
   }
   MNEME_UNROLL for (size_t t = 0; t < kTokens; ++t) {

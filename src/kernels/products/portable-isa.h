@@ -10,8 +10,8 @@
 
 namespace mneme::kernels::products::MNEME_TARGET {
 
-/// The definition of every operation of the kernels, in loops over the 16 rows. Runs on any processor; compilers turn the
-/// loops into what vectors the baseline has (NEON on 64-bit Arm).
+/// The definition of every operation of the kernels, in loops over the 16 rows. Runs on any processor; compilers turn
+/// the loops into what vectors the baseline has (NEON on 64-bit Arm).
 struct Isa {
   static constexpr size_t kStripes = 1;
   static constexpr size_t kInt8Tokens = 4;
@@ -62,7 +62,8 @@ struct Isa {
     for (int32_t& lane : out.v) lane = v;
     return out;
   }
-  /// sum + dot product of the four levels of each row with the four activations at x. Wraps: the start is a bit pattern.
+  /// sum + dot product of the four levels of each row with the four activations at x. Wraps: the start is a bit
+  /// pattern.
   template <bool kWide>
   static MNEME_INLINE Ints dot(Ints sum, const Bytes& levels, const int8_t* x) {
     for (size_t r = 0; r < kStripeRows; ++r) {

@@ -9,16 +9,17 @@ namespace mneme::kernels::products {
 /// What a type's products read.
 enum class Currency : uint8_t { kInt8, kBf16, kF32 };
 
-/// Activations in 8 bits, after the MXINT8 format (OCP Microscaling, v1.0): blocks of 32 share a power-of-two scale 2^e,
-/// the smallest with max|x| <= 127 * 2^e. Arrays run over tiles of 256 columns, then tokens: [tile][token][in tile].
+/// Activations in 8 bits, after the MXINT8 format (OCP Microscaling, v1.0): blocks of 32 share a power-of-two scale
+/// 2^e, the smallest with max|x| <= 127 * 2^e. Arrays run over tiles of 256 columns, then tokens: [tile][token][in
+/// tile].
 struct Int8Activations {
-  const int8_t* levels;    ///< [tile][token][256]
-  /// 1.5 * 2^(23 + e) per block, NaN for blocks with a value that is not finite: adding n to the bits adds n * 2^e to the
-  /// value, so an integer sum becomes a scaled float by one subtraction. [tile][token][8]
+  const int8_t* levels;  ///< [tile][token][256]
+  /// 1.5 * 2^(23 + e) per block, NaN for blocks with a value that is not finite: adding n to the bits adds n * 2^e to
+  /// the value, so an integer sum becomes a scaled float by one subtraction. [tile][token][8]
   const float* anchor;
   /// Bits of the anchor less zero * sum of levels, per group: where the integer sum starts. [tile][token][groups]
   const int32_t* start;
-  const float* sum;        ///< Sum of 2^e * level per group, for types with minimum. [tile][token][groups]
+  const float* sum;  ///< Sum of 2^e * level per group, for types with minimum. [tile][token][groups]
 };
 
 /// One call for stripes [first_stripe, last_stripe) and all tokens.
@@ -27,12 +28,12 @@ struct StripeJob {
   size_t first_stripe, last_stripe;
   size_t n_tokens;
   Int8Activations int8;
-  const uint16_t* bf16;    ///< [tile][token][columns in tile, rounded up to even]
-  const float* f32;        ///< [tile][token][columns in tile]
-  const float* bias;       ///< [rows] or null
+  const uint16_t* bf16;  ///< [tile][token][columns in tile, rounded up to even]
+  const float* f32;      ///< [tile][token][columns in tile]
+  const float* bias;     ///< [rows] or null
   float* y;
   size_t y_stride;
-  float* sums;             ///< Working memory: n_tokens x kMaxJobRows floats, 64-byte aligned.
+  float* sums;  ///< Working memory: n_tokens x kMaxJobRows floats, 64-byte aligned.
 };
 
 /// Rows that a kernel works on at a time at most.
@@ -44,7 +45,7 @@ struct ProductEntry {
   Currency currency = Currency::kF32;
   uint8_t group = kBlockColumns;  ///< Columns a scale; kInt8 only.
   bool minimum = false;
-  int zero = 0;                   ///< What the integer sums must be corrected for on this target.
+  int zero = 0;  ///< What the integer sums must be corrected for on this target.
 };
 
 struct ProductTable {

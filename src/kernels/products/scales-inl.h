@@ -5,24 +5,20 @@
 
 #include "kernels/products/formats.h"
 
-// Scales and minima of a tile from its headers. A header is the same in packed and gathered form: fields in the order of
-// Format::kHeader, each for 16 rows side by side. Compiled once a target.
+// Scales and minima of a tile from its headers. A header is the same in packed and gathered form: fields in the order
+// of Format::kHeader, each for 16 rows side by side. Compiled once a target.
 namespace mneme::kernels::products::MNEME_TARGET {
 
 using Rows = float[kStripeRows];
 
 /// 16 little-endian halves to f32.
-inline void load_halves(const uint8_t* halves, float factor, Rows& out) {
-  for (size_t r = 0; r < kStripeRows; ++r) {
-    uint16_t half = 0;
-    std::memcpy(&half, halves + 2 * r, sizeof half);
-    // The exponent field moves as it is; 2^112 corrects the bias, subnormals included.
-    const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fffu) << 13;
-    const float value = std::bit_cast<float>(magnitude) * 0x1p112f;
-    const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;  // infinity and NaN
-    const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-    out[r] = factor * std::bit_cast<float>(std::bit_cast<uint32_t>(value) | special | sign);
-  }
+inline void load_halves(const uint8_t* halves, Rows& out) {
+  Isa::store_floats(out, Isa::load_halves(halves));
+}
+
+/// The same with the sign changed.
+inline void load_negated_halves(const uint8_t* halves, Rows& out) {
+  Isa::store_floats(out, Isa::subtract(Isa::zero_floats(), Isa::load_halves(halves)));
 }
 
 /// scale = d * level for 16 rows; level(r) is a small integer.
@@ -34,23 +30,35 @@ inline void scale_rows(const Rows& d, Rows& out, Level level) {
 /// Types with one f16 scale a block of 32.
 template <class Format>
 inline void one_scale(const uint8_t* header, size_t n_blocks, TileScales& tile) {
-  for (size_t b = 0; b < n_blocks; ++b) load_halves(header + 32 * b, 1, tile.scale[b]);
+  for (size_t b = 0; b < n_blocks; ++b) load_halves(header + 32 * b, tile.scale[b]);
 }
 
 /// Types with f16 scale and added minimum a block of 32.
 inline void scale_and_minimum(const uint8_t* header, size_t n_blocks, TileScales& tile) {
   for (size_t b = 0; b < n_blocks; ++b) {
-    load_halves(header + 64 * b, 1, tile.scale[b]);
-    load_halves(header + 64 * b + 32, -1, tile.minimum[b]);
+    load_halves(header + 64 * b, tile.scale[b]);
+    load_negated_halves(header + 64 * b + 32, tile.minimum[b]);
   }
 }
 
-inline void tile_scales(Q4_0, const uint8_t* header, size_t n, TileScales& tile) { one_scale<Q4_0>(header, n, tile); }
-inline void tile_scales(Q5_0, const uint8_t* header, size_t n, TileScales& tile) { one_scale<Q5_0>(header, n, tile); }
-inline void tile_scales(Q8_0, const uint8_t* header, size_t n, TileScales& tile) { one_scale<Q8_0>(header, n, tile); }
-inline void tile_scales(Iq4Nl, const uint8_t* header, size_t n, TileScales& tile) { one_scale<Iq4Nl>(header, n, tile); }
-inline void tile_scales(Q4_1, const uint8_t* header, size_t n, TileScales& tile) { scale_and_minimum(header, n, tile); }
-inline void tile_scales(Q5_1, const uint8_t* header, size_t n, TileScales& tile) { scale_and_minimum(header, n, tile); }
+inline void tile_scales(Q4_0, const uint8_t* header, size_t n, TileScales& tile) {
+  one_scale<Q4_0>(header, n, tile);
+}
+inline void tile_scales(Q5_0, const uint8_t* header, size_t n, TileScales& tile) {
+  one_scale<Q5_0>(header, n, tile);
+}
+inline void tile_scales(Q8_0, const uint8_t* header, size_t n, TileScales& tile) {
+  one_scale<Q8_0>(header, n, tile);
+}
+inline void tile_scales(Iq4Nl, const uint8_t* header, size_t n, TileScales& tile) {
+  one_scale<Iq4Nl>(header, n, tile);
+}
+inline void tile_scales(Q4_1, const uint8_t* header, size_t n, TileScales& tile) {
+  scale_and_minimum(header, n, tile);
+}
+inline void tile_scales(Q5_1, const uint8_t* header, size_t n, TileScales& tile) {
+  scale_and_minimum(header, n, tile);
+}
 
 inline void tile_scales(Mxfp4, const uint8_t* header, size_t n, TileScales& tile) {
   for (size_t b = 0; b < n; ++b) {
@@ -64,17 +72,21 @@ inline void tile_scales(Mxfp4, const uint8_t* header, size_t n, TileScales& tile
 
 template <class Format>
 inline void same_scale(const uint8_t* header, TileScales& tile) {
-  load_halves(header, 1, tile.scale[0]);
+  load_halves(header, tile.scale[0]);
   for (size_t g = 1; g < kTileColumns / Format::kGroup; ++g) std::memcpy(tile.scale[g], tile.scale[0], sizeof(Rows));
 }
 
-inline void tile_scales(Tq1_0, const uint8_t* header, size_t, TileScales& tile) { same_scale<Tq1_0>(header, tile); }
-inline void tile_scales(Tq2_0, const uint8_t* header, size_t, TileScales& tile) { same_scale<Tq2_0>(header, tile); }
+inline void tile_scales(Tq1_0, const uint8_t* header, size_t, TileScales& tile) {
+  same_scale<Tq1_0>(header, tile);
+}
+inline void tile_scales(Tq2_0, const uint8_t* header, size_t, TileScales& tile) {
+  same_scale<Tq2_0>(header, tile);
+}
 
 inline void tile_scales(Q2_K, const uint8_t* header, size_t, TileScales& tile) {
   Rows d, minimum;
-  load_halves(header + 256, 1, d);
-  load_halves(header + 288, 1, minimum);
+  load_halves(header + 256, d);
+  load_halves(header + 288, minimum);
   for (size_t g = 0; g < 16; ++g) {
     const uint8_t* field = header + 16 * g;
     scale_rows(d, tile.scale[g], [field](size_t r) { return field[r] & 15; });
@@ -84,23 +96,22 @@ inline void tile_scales(Q2_K, const uint8_t* header, size_t, TileScales& tile) {
 
 inline void tile_scales(Q3_K, const uint8_t* header, size_t, TileScales& tile) {
   Rows d;
-  load_halves(header + 192, 1, d);
+  load_halves(header + 192, d);
   for (size_t g = 0; g < 16; ++g) {
     // Four low bits from byte g % 8 (low nibble first), two high bits from byte 8 + g % 4.
     const uint8_t* low = header + 16 * (g % 8);
     const uint8_t* high = header + 16 * (8 + g % 4);
     const size_t low_shift = g < 8 ? 0 : 4, high_shift = 2 * (g / 4);
-    scale_rows(d, tile.scale[g], [=](size_t r) {
-      return (((low[r] >> low_shift) & 15) | (((high[r] >> high_shift) & 3) << 4)) - 32;
-    });
+    scale_rows(d, tile.scale[g],
+               [=](size_t r) { return (((low[r] >> low_shift) & 15) | (((high[r] >> high_shift) & 3) << 4)) - 32; });
   }
 }
 
 /// The 6-bit scales and minima of Q4_K and Q5_K: two halves, then 12 bytes.
 inline void six_bit_scales(const uint8_t* header, TileScales& tile) {
   Rows d, minimum;
-  load_halves(header, 1, d);
-  load_halves(header + 32, 1, minimum);
+  load_halves(header, d);
+  load_halves(header + 32, minimum);
   const uint8_t* s = header + 64;
   for (size_t k = 0; k < 4; ++k) {
     const uint8_t *a = s + 16 * k, *b = s + 16 * (k + 4), *c = s + 16 * (k + 8);
@@ -111,12 +122,16 @@ inline void six_bit_scales(const uint8_t* header, TileScales& tile) {
   }
 }
 
-inline void tile_scales(Q4_K, const uint8_t* header, size_t, TileScales& tile) { six_bit_scales(header, tile); }
-inline void tile_scales(Q5_K, const uint8_t* header, size_t, TileScales& tile) { six_bit_scales(header, tile); }
+inline void tile_scales(Q4_K, const uint8_t* header, size_t, TileScales& tile) {
+  six_bit_scales(header, tile);
+}
+inline void tile_scales(Q5_K, const uint8_t* header, size_t, TileScales& tile) {
+  six_bit_scales(header, tile);
+}
 
 inline void tile_scales(Q6_K, const uint8_t* header, size_t, TileScales& tile) {
   Rows d;
-  load_halves(header + 256, 1, d);
+  load_halves(header + 256, d);
   for (size_t g = 0; g < 16; ++g) {
     const uint8_t* field = header + 16 * g;
     scale_rows(d, tile.scale[g], [field](size_t r) { return static_cast<int8_t>(field[r]); });
@@ -125,7 +140,7 @@ inline void tile_scales(Q6_K, const uint8_t* header, size_t, TileScales& tile) {
 
 inline void tile_scales(Iq4Xs, const uint8_t* header, size_t, TileScales& tile) {
   Rows d;
-  load_halves(header, 1, d);
+  load_halves(header, d);
   for (size_t b = 0; b < 8; ++b) {
     // The 16-bit field of a row holds two high bits a block.
     const uint8_t* high = header + 32 + b / 4;

@@ -72,13 +72,13 @@ struct Int8Product {
     for (size_t tile = 0; tile * kTileColumns < matrix.columns; ++tile) {
       const size_t columns = std::min(kTileColumns, matrix.columns - tile * kTileColumns);
       const size_t n_blocks = columns / kBlockColumns;
-      const auto* packed =
-          reinterpret_cast<const uint8_t*>(matrix.data) + stripe * stripe_bytes + tile * kTileStride;
+      const auto* packed = reinterpret_cast<const uint8_t*>(matrix.data) + stripe * stripe_bytes + tile * kTileStride;
       if constexpr (kLayout == Layout::kPacked) {
         if (job.n_tokens == 1) {
           const uint8_t* tiles[kStripes];
           for (size_t s = 0; s < kStripes; ++s) tiles[s] = packed + s * stripe_bytes;
-          int8_decode<Format, is_wide<Format>(), kStripes>(tiles, int8_inputs(job, tile, 0, kGroups), n_blocks, job.sums);
+          int8_decode<Format, is_wide<Format>(), kStripes>(tiles, int8_inputs(job, tile, 0, kGroups), n_blocks,
+                                                           job.sums);
           continue;
         }
       }
@@ -208,7 +208,8 @@ inline ProductEntry find_entry(DType dtype, Layout layout) {
   const bool packed = layout == Layout::kPacked;
   switch (dtype) {
 #define MNEME_CASE(Format) \
-  case Format::kDType: return int8_entry<Format>(layout);
+  case Format::kDType:     \
+    return int8_entry<Format>(layout);
     MNEME_INT8_FORMATS(MNEME_CASE)
 #undef MNEME_CASE
     case DType::kBF16:
@@ -219,7 +220,8 @@ inline ProductEntry find_entry(DType dtype, Layout layout) {
     case DType::kF16:
       if (packed) return {&run<F32Product<DType::kF16, Layout::kPacked>>, Currency::kF32};
       break;
-    default: break;
+    default:
+      break;
   }
   if (packed || dtype_info(dtype).decode == nullptr) return {};
   return {&run<F32Product<DType::kF32, Layout::kPlain>>, Currency::kF32};

@@ -2,8 +2,9 @@
 
 #include <hwy/base.h>
 
-// Macros for code that is compiled once a target inside HWY_PUSH_ATTRIBUTES: raw intrinsics need the target's attributes on
-// every function they are inlined into, and files with their own -m flags would leak those into shared inline functions.
+// Macros for code that is compiled once a target inside HWY_PUSH_ATTRIBUTES: raw intrinsics need the target's
+// attributes on every function they are inlined into, and files with their own -m flags would leak those into shared
+// inline functions.
 
 #define MNEME_INLINE inline __attribute__((always_inline))
 
