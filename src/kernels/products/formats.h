@@ -168,12 +168,40 @@ constexpr size_t header_bytes() {
   return bytes;
 }
 
-/// Bytes of a packed tile of `columns` columns: headers of all blocks ([block][field][row]), then the planes of each
-/// block of 32 columns.
+/// Bytes of a packed tile of `columns` columns of one stripe: headers of all blocks ([block][field][row]), then the planes
+/// of each block of 32 columns.
 template <class Format>
 constexpr size_t packed_tile_bytes(size_t columns) {
   return columns / Format::kBlock * header_bytes<Format>() * kStripeRows +
          columns / kBlockColumns * plane_vectors(Format::kPlanes) * kVectorBytes;
+}
+
+/// Bytes of the packed tiles of one stripe.
+template <class Format>
+constexpr size_t packed_stripe_bytes(size_t columns) {
+  return columns / kTileColumns * packed_tile_bytes<Format>(kTileColumns) +
+         packed_tile_bytes<Format>(columns % kTileColumns);
+}
+
+/// Where a tile of one stripe lies in a packed matrix, bytes from its start. Stripes 2i and 2i + 1 share a run of memory, so
+/// that a kernel that works on both reads one stream: tile by tile the headers of both, then the planes of both block by
+/// block. An odd last stripe is alone.
+struct PackedTile {
+  size_t header;
+  size_t planes;        ///< Of the first block of 32 columns.
+  size_t block_stride;  ///< From the planes of a block to those of the next.
+};
+
+/// The tile of `stripe` (of n_stripes) that begins at column `first` (a multiple of 256) of `columns`.
+template <class Format>
+constexpr PackedTile packed_tile(size_t stripe, size_t n_stripes, size_t first, size_t columns) {
+  constexpr size_t kPlaneBytes = plane_vectors(Format::kPlanes) * kVectorBytes;
+  const size_t n = columns - first < kTileColumns ? columns - first : kTileColumns;
+  const size_t in_pair = stripe % 2, pair = stripe - in_pair, width = pair + 1 < n_stripes ? 2 : 1;
+  const size_t header = n / Format::kBlock * header_bytes<Format>() * kStripeRows;
+  const size_t begin = pair * packed_stripe_bytes<Format>(columns) +
+                       width * (first / kTileColumns) * packed_tile_bytes<Format>(kTileColumns);
+  return {begin + in_pair * header, begin + width * header + in_pair * kPlaneBytes, width * kPlaneBytes};
 }
 
 }  // namespace mneme::kernels::products

@@ -82,21 +82,21 @@ void int8_micro(const Int8Weights* weights, const Int8Inputs& x, size_t n_blocks
 /// The same for one token and packed weights, whose levels go straight from the code planes into the products. Bytes
 /// kPrefetchBytes further on are asked for already, because the processor's own prefetching stops at the end of a page.
 template <class Format, bool kWide, size_t kStripes>
-void int8_decode(const uint8_t* const* tiles, const Int8Inputs& x, size_t n_blocks, float* sums) {
+void int8_decode(const uint8_t* packed, const PackedTile* tiles, const Int8Inputs& x, size_t n_blocks, float* sums) {
   constexpr size_t kPerBlock = kBlockColumns / Format::kGroup, kQuads = Format::kGroup / 4;
   constexpr size_t kPlaneBytes = plane_vectors(Format::kPlanes) * kVectorBytes;
   const size_t header = n_blocks * kBlockColumns / Format::kBlock * header_bytes<Format>() * kStripeRows;
   TileScales scales[kStripes];
   Isa::Floats acc[kStripes];
   MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
-    prefetch(tiles[s] + kPrefetchBytes, header);
-    tile_scales(Format(), tiles[s], n_blocks, scales[s]);
+    prefetch(packed + tiles[s].header + kPrefetchBytes, header);
+    tile_scales(Format(), packed + tiles[s].header, n_blocks, scales[s]);
     acc[s] = Isa::zero_floats();
   }
   for (size_t b = 0; b < n_blocks; ++b) {
     Isa::Bytes levels[kStripes][kBlockQuads];
     MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
-      const uint8_t* planes = tiles[s] + header + b * kPlaneBytes;
+      const uint8_t* planes = packed + tiles[s].planes + b * tiles[s].block_stride;
       prefetch(planes + kPrefetchBytes, kPlaneBytes);
       block_levels<Format>(planes, levels[s]);
     }

@@ -73,13 +73,13 @@ void plain_int8(const PlainRows& plain, size_t columns, Int8Tile& tile) {
   }
 }
 
+/// The same from the tile at `at` of the packed matrix `packed`.
 template <class Format>
-void packed_int8(const uint8_t* packed, size_t columns, Int8Tile& tile) {
-  tile_scales(Format(), packed, columns / Format::kBlock, tile.scales);
-  const uint8_t* planes = packed + columns / Format::kBlock * header_bytes<Format>() * kStripeRows;
-  for (size_t b = 0; b < columns / kBlockColumns; ++b, planes += plane_vectors(Format::kPlanes) * kVectorBytes) {
+void packed_int8(const uint8_t* packed, const PackedTile& at, size_t columns, Int8Tile& tile) {
+  tile_scales(Format(), packed + at.header, columns / Format::kBlock, tile.scales);
+  for (size_t b = 0; b < columns / kBlockColumns; ++b) {
     Isa::Bytes levels[kBlockQuads];
-    block_levels<Format>(planes, levels);
+    block_levels<Format>(packed + at.planes + b * at.block_stride, levels);
     for (size_t q = 0; q < kBlockQuads; ++q) Isa::store_bytes(tile.levels[b * kBlockQuads + q], levels[q]);
   }
 }

@@ -49,46 +49,39 @@ struct RowPointers {
 };
 
 template <class Format>
-void pack_tile(const RowPointers& from, size_t first_block, size_t n_blocks, uint8_t* out) {
+void pack_tile(const RowPointers& from, size_t first_block, size_t n_blocks, const PackedTile& tile, uint8_t* out) {
+  uint8_t* header = out + tile.header;
   for (size_t b = first_block; b < first_block + n_blocks; ++b) {
     for (const HeaderRun& run : Format::kHeader) {
-      for (size_t i = 0; i < run.count; ++i, out += run.width * kStripeRows) {
+      for (size_t i = 0; i < run.count; ++i, header += run.width * kStripeRows) {
         for (size_t r = 0; r < kStripeRows; ++r) {
-          std::memcpy(out + run.width * r, from.rows[r] + b * Format::kBytes + run.offset + i * run.width, run.width);
+          std::memcpy(header + run.width * r, from.rows[r] + b * Format::kBytes + run.offset + i * run.width, run.width);
         }
       }
     }
   }
+  uint8_t* planes = out + tile.planes;
   for (size_t b = first_block; b < first_block + n_blocks; ++b) {
     uint8_t codes[kStripeRows][Format::kBlock];
     for (size_t r = 0; r < kStripeRows; ++r)
       packing::block_codes(Format(), from.rows[r] + b * Format::kBytes, codes[r]);
-    for (size_t k = 0; k < Format::kBlock; k += kBlockColumns) {
+    for (size_t k = 0; k < Format::kBlock; k += kBlockColumns, planes += tile.block_stride) {
       const uint8_t* block[kStripeRows];
       for (size_t r = 0; r < kStripeRows; ++r) block[r] = codes[r] + k;
-      write_planes(Format::kPlanes, block, out);
-      out += plane_vectors(Format::kPlanes) * kVectorBytes;
+      write_planes(Format::kPlanes, block, planes);
     }
   }
 }
 
 template <class Format>
-size_t stripe_bytes(size_t columns) {
-  return columns / kTileColumns * packed_tile_bytes<Format>(kTileColumns) +
-         packed_tile_bytes<Format>(columns % kTileColumns);
-}
-
-template <class Format>
 void pack_blocks(const Matrix& plain, size_t first, size_t last, std::byte* out) {
-  constexpr size_t kTileBlocksOfFormat = kTileColumns / Format::kBlock;
-  const size_t n_blocks = plain.columns / Format::kBlock;
+  const size_t n_stripes = div_up(plain.rows, kStripeRows);
   for (size_t stripe = first; stripe < last; ++stripe) {
     const RowPointers from(plain, stripe);
-    auto* to = reinterpret_cast<uint8_t*>(out) + stripe * stripe_bytes<Format>(plain.columns);
-    for (size_t b = 0; b < n_blocks; b += kTileBlocksOfFormat) {
-      const size_t n = std::min(kTileBlocksOfFormat, n_blocks - b);
-      pack_tile<Format>(from, b, n, to);
-      to += packed_tile_bytes<Format>(n * Format::kBlock);
+    for (size_t k = 0; k < plain.columns; k += kTileColumns) {
+      const size_t n = std::min(kTileColumns, plain.columns - k);
+      pack_tile<Format>(from, k / Format::kBlock, n / Format::kBlock,
+                        packed_tile<Format>(stripe, n_stripes, k, plain.columns), reinterpret_cast<uint8_t*>(out));
     }
   }
 }
@@ -122,7 +115,7 @@ size_t packed_size(DType dtype, size_t rows, size_t columns) {
   switch (dtype) {
 #define MNEME_CASE(Format) \
   case Format::kDType:     \
-    return Format::kPackable ? n_stripes * stripe_bytes<Format>(columns) : 0;
+    return Format::kPackable ? n_stripes * packed_stripe_bytes<Format>(columns) : 0;
     MNEME_INT8_FORMATS(MNEME_CASE)
 #undef MNEME_CASE
     case DType::kF32:

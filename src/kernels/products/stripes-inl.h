@@ -59,7 +59,6 @@ constexpr bool is_wide() {
 template <class Format, Layout kLayout>
 struct Int8Product {
   static constexpr size_t kGroups = kTileColumns / Format::kGroup;
-  static constexpr size_t kTileStride = packed_tile_bytes<Format>(kTileColumns);
 
   /// Adds the products of kStripes stripes from `stripe` on to job.sums.
   template <size_t kStripes>
@@ -67,17 +66,19 @@ struct Int8Product {
     static constexpr auto kMicros = int8_micros<Format::kGroup, Format::kMinimum, is_wide<Format>(), kStripes>(
         std::make_index_sequence<Isa::kInt8Tokens>());
     const Matrix& matrix = *job.matrix;
+    const auto* bytes = reinterpret_cast<const uint8_t*>(matrix.data);
     const size_t row_bytes = matrix.columns / Format::kBlock * Format::kBytes;
-    const size_t stripe_bytes = packed_stripe_bytes(matrix.columns);
+    const size_t n_stripes = (matrix.rows + kStripeRows - 1) / kStripeRows;
     for (size_t tile = 0; tile * kTileColumns < matrix.columns; ++tile) {
       const size_t columns = std::min(kTileColumns, matrix.columns - tile * kTileColumns);
       const size_t n_blocks = columns / kBlockColumns;
-      const auto* packed = reinterpret_cast<const uint8_t*>(matrix.data) + stripe * stripe_bytes + tile * kTileStride;
+      PackedTile at[kStripes];
       if constexpr (kLayout == Layout::kPacked) {
+        for (size_t s = 0; s < kStripes; ++s) {
+          at[s] = packed_tile<Format>(stripe + s, n_stripes, tile * kTileColumns, matrix.columns);
+        }
         if (job.n_tokens == 1) {
-          const uint8_t* tiles[kStripes];
-          for (size_t s = 0; s < kStripes; ++s) tiles[s] = packed + s * stripe_bytes;
-          int8_decode<Format, is_wide<Format>(), kStripes>(tiles, int8_inputs(job, tile, 0, kGroups), n_blocks,
+          int8_decode<Format, is_wide<Format>(), kStripes>(bytes, at, int8_inputs(job, tile, 0, kGroups), n_blocks,
                                                            job.sums);
           continue;
         }
@@ -86,7 +87,7 @@ struct Int8Product {
       Int8Weights weights[kStripes];
       for (size_t s = 0; s < kStripes; ++s) {
         if constexpr (kLayout == Layout::kPacked) {
-          packed_int8<Format>(packed + s * stripe_bytes, columns, operands[s]);
+          packed_int8<Format>(bytes, at[s], columns, operands[s]);
         } else {
           const size_t offset = tile * (kTileColumns / Format::kBlock * Format::kBytes);
           plain_int8<Format>(PlainRows(matrix, stripe + s, row_bytes, offset), columns, operands[s]);
@@ -98,10 +99,6 @@ struct Int8Product {
                            job.sums + first * kStripes * kStripeRows);
       });
     }
-  }
-
-  static size_t packed_stripe_bytes(size_t columns) {
-    return columns / kTileColumns * kTileStride + packed_tile_bytes<Format>(columns % kTileColumns);
   }
 };
 
