@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
+#include <tuple>
+#include <utility>
 
 #include "base/checked_math.h"
 #include "base/error.h"
@@ -48,11 +50,27 @@ namespace {
 /// Products below this many multiplications run on the calling thread: waking the others takes longer.
 constexpr size_t kSerialProducts = size_t{1} << 16;
 
-/// Stripes that a worker takes at a time: enough parts to even out the workers, large enough to stream.
-size_t stripes_a_part(size_t n_stripes, size_t n_workers) {
-  constexpr size_t kPartsAWorker = 8;
-  return round_up(std::max<size_t>(1, n_stripes / (n_workers * kPartsAWorker)), kMaxJobRows / kStripeRows);
-}
+/// Hands out stripes to workers: large runs first, which stream well, then ever smaller ones, so that all end together.
+class StripeQueue {
+ public:
+  StripeQueue(size_t n_stripes, size_t n_workers) : n_stripes_(n_stripes), n_workers_(n_workers) {}
+
+  /// The next run of stripes [first, last), a whole number of kernel jobs but for the end; empty when all are taken.
+  std::pair<size_t, size_t> take() {
+    constexpr size_t kJobStripes = kMaxJobRows / kStripeRows;
+    size_t first = next_.load(std::memory_order_relaxed);
+    while (first < n_stripes_) {
+      const size_t share = (n_stripes_ - first) / (2 * n_workers_);
+      const size_t last = std::min(first + std::max(share / kJobStripes * kJobStripes, kJobStripes), n_stripes_);
+      if (next_.compare_exchange_weak(first, last, std::memory_order_relaxed)) return {first, last};
+    }
+    return {n_stripes_, n_stripes_};
+  }
+
+ private:
+  size_t n_stripes_, n_workers_;
+  std::atomic<size_t> next_{0};
+};
 
 }  // namespace
 
@@ -78,14 +96,13 @@ void matmul(const Matrix& w, MatmulInput& x, const float* bias, float* y, size_t
     entry.run(job);
     return;
   }
-  const size_t part = stripes_a_part(n_stripes, n_workers);
-  std::atomic<size_t> next{0};
+  StripeQueue queue(n_stripes, n_workers);
   parallel_workers([&](int worker, int) {
     StripeJob mine = job;
     mine.sums += static_cast<size_t>(worker) * x.n_tokens() * kMaxJobRows;
-    for (size_t first = next.fetch_add(part); first < n_stripes; first = next.fetch_add(part)) {
+    for (auto [first, last] = queue.take(); first < last; std::tie(first, last) = queue.take()) {
       mine.first_stripe = first;
-      mine.last_stripe = std::min(first + part, n_stripes);
+      mine.last_stripe = last;
       entry.run(mine);
     }
   });

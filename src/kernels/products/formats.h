@@ -168,8 +168,8 @@ constexpr size_t header_bytes() {
   return bytes;
 }
 
-/// Bytes of a packed tile of `columns` columns of one stripe: headers of all blocks ([block][field][row]), then the planes
-/// of each block of 32 columns.
+/// Bytes of a packed tile of `columns` columns of one stripe: headers of all blocks ([block][field][row]), then the
+/// planes of each block of 32 columns.
 template <class Format>
 constexpr size_t packed_tile_bytes(size_t columns) {
   return columns / Format::kBlock * header_bytes<Format>() * kStripeRows +
@@ -183,9 +183,9 @@ constexpr size_t packed_stripe_bytes(size_t columns) {
          packed_tile_bytes<Format>(columns % kTileColumns);
 }
 
-/// Where a tile of one stripe lies in a packed matrix, bytes from its start. Stripes 2i and 2i + 1 share a run of memory, so
-/// that a kernel that works on both reads one stream: tile by tile the headers of both, then the planes of both block by
-/// block. An odd last stripe is alone.
+/// Where a tile of one stripe lies in a packed matrix, bytes from its start. Stripes 2i and 2i + 1 share a run of
+/// memory, so that a kernel that works on both reads one stream: tile by tile the headers of both, then the planes of
+/// both block by block. An odd last stripe is alone.
 struct PackedTile {
   size_t header;
   size_t planes;        ///< Of the first block of 32 columns.

@@ -55,7 +55,8 @@ void pack_tile(const RowPointers& from, size_t first_block, size_t n_blocks, con
     for (const HeaderRun& run : Format::kHeader) {
       for (size_t i = 0; i < run.count; ++i, header += run.width * kStripeRows) {
         for (size_t r = 0; r < kStripeRows; ++r) {
-          std::memcpy(header + run.width * r, from.rows[r] + b * Format::kBytes + run.offset + i * run.width, run.width);
+          std::memcpy(header + run.width * r, from.rows[r] + b * Format::kBytes + run.offset + i * run.width,
+                      run.width);
         }
       }
     }

@@ -4,9 +4,9 @@
 #include "kernels/products/format.h"
 
 /// Packed matrices: stripes of 16 rows, the last one padded by repeating rows, in tiles of 256 columns (the last may be
-/// narrower). Block types lie as packed_tile() in formats.h says. Of the others a stripe is its tiles one after another:
-/// F32 and F16 [column][row]; BF16 [pair of columns][row][2], an odd last column paired with zero.
-/// One layout serves all targets.
+/// narrower). Block types lie as packed_tile() in formats.h says. Of the others a stripe is its tiles one after
+/// another: F32 and F16 [column][row]; BF16 [pair of columns][row][2], an odd last column paired with zero. One layout
+/// serves all targets.
 namespace mneme::kernels::products {
 
 /// Bytes of a packed matrix, or 0 when the type has no packed form of about its own size.
