@@ -72,40 +72,87 @@ class StripeQueue {
   std::atomic<size_t> next_{0};
 };
 
-}  // namespace
+/// Most tasks of one parallel loop.
+constexpr size_t kMostTasks = 8;
 
-void matmul(const Matrix& w, MatmulInput& x, const float* bias, float* y, size_t y_stride) {
-  assert(w.columns == x.columns());
-  const ProductEntry entry = product_table().find(w.dtype, w.layout);
+ProductEntry entry_of(const MatmulTask& task) {
+  const ProductEntry entry = product_table().find(task.w.dtype, task.w.layout);
   if (entry.run == nullptr) {
-    fail(ErrorCode::kUnsupported, "[matmul] type {} cannot be multiplied", dtype_info(w.dtype).name);
+    fail(ErrorCode::kUnsupported, "[matmul] type {} cannot be multiplied", dtype_info(task.w.dtype).name);
   }
-  if (w.rows == 0 || w.columns == 0 || x.n_tokens() == 0) return;
-  const auto n_workers = static_cast<size_t>(n_threads());
-  StripeJob job{};
-  job.matrix = &w;
-  job.n_tokens = x.n_tokens();
-  job.bias = bias;
-  job.y = y;
-  job.y_stride = y_stride;
-  x.prepare(entry, n_workers, job);
+  return entry;
+}
 
-  const size_t n_stripes = div_up(w.rows, kStripeRows);
-  if (n_workers == 1 || w.rows * w.columns * x.n_tokens() < kSerialProducts) {
-    job.last_stripe = n_stripes;
-    entry.run(job);
+/// True when both read the input in the same form.
+bool same_form(const ProductEntry& a, const ProductEntry& b) {
+  return a.currency == b.currency && a.group == b.group && a.zero == b.zero;
+}
+
+/// Stripes of a matrix, rounded up to whole kernel jobs.
+size_t queued_stripes(const Matrix& w) {
+  return round_up(div_up(w.rows, kStripeRows), kMaxJobRows / kStripeRows);
+}
+
+/// Runs tasks of one form; `job` holds what they share.
+void run_together(std::span<const MatmulTask> tasks, const StripeJob& job) {
+  const auto n_workers = static_cast<size_t>(n_threads());
+  StripeJob jobs[kMostTasks];
+  decltype(ProductEntry::run) run[kMostTasks];
+  size_t begin[kMostTasks + 1] = {};
+  size_t n_products = 0;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const MatmulTask& task = tasks[i];
+    jobs[i] = job;
+    jobs[i].matrix = &task.w;
+    jobs[i].bias = task.bias;
+    jobs[i].y = task.y;
+    jobs[i].y_stride = task.y_stride;
+    jobs[i].last_stripe = div_up(task.w.rows, kStripeRows);
+    run[i] = entry_of(task).run;
+    begin[i + 1] = begin[i] + queued_stripes(task.w);
+    n_products += task.w.rows * task.w.columns * job.n_tokens;
+  }
+  if (n_workers == 1 || n_products < kSerialProducts) {
+    for (size_t i = 0; i < tasks.size(); ++i) run[i](jobs[i]);
     return;
   }
-  StripeQueue queue(n_stripes, n_workers);
+  StripeQueue queue(begin[tasks.size()], n_workers);
   parallel_workers([&](int worker, int) {
-    StripeJob mine = job;
-    mine.sums += static_cast<size_t>(worker) * x.n_tokens() * kMaxJobRows;
     for (auto [first, last] = queue.take(); first < last; std::tie(first, last) = queue.take()) {
-      mine.first_stripe = first;
-      mine.last_stripe = last;
-      entry.run(mine);
+      for (size_t i = 0; i < tasks.size(); ++i) {
+        StripeJob mine = jobs[i];
+        mine.sums += static_cast<size_t>(worker) * job.n_tokens * kMaxJobRows;
+        mine.first_stripe = std::max(first, begin[i]) - begin[i];
+        mine.last_stripe = std::min(std::max(last, begin[i]) - begin[i], jobs[i].last_stripe);
+        if (mine.first_stripe < mine.last_stripe) run[i](mine);
+      }
     }
   });
+}
+
+}  // namespace
+
+void matmul(std::span<const MatmulTask> tasks, MatmulInput& x) {
+  if (x.n_tokens() == 0) return;
+  while (!tasks.empty()) {
+    const ProductEntry entry = entry_of(tasks.front());
+    size_t n = 1;
+    while (n < std::min(tasks.size(), kMostTasks) && same_form(entry, entry_of(tasks[n]))) ++n;
+    assert(
+        std::all_of(tasks.begin(), tasks.end(), [&](const MatmulTask& task) { return task.w.columns == x.columns(); }));
+    StripeJob job{};
+    job.n_tokens = x.n_tokens();
+    if (x.columns() > 0) {
+      x.prepare(entry, static_cast<size_t>(n_threads()), job);
+      run_together(tasks.first(n), job);
+    }
+    tasks = tasks.subspan(n);
+  }
+}
+
+void matmul(const Matrix& w, MatmulInput& x, const float* bias, float* y, size_t y_stride) {
+  const MatmulTask task{w, bias, y, y_stride};
+  matmul({&task, 1}, x);
 }
 
 }  // namespace mneme::kernels

@@ -36,6 +36,14 @@ size_t packed_bytes(DType dtype, size_t rows, size_t columns);
 /// Re-arranges `plain` into packed_bytes() bytes at `out` (64-byte aligned). Parallel inside.
 Matrix pack_matrix(const Matrix& plain, std::byte* out);
 
+/// One product of several that read the same input: y[t * y_stride + r] = w[r] . x[t] + bias[r]; bias may be null.
+struct MatmulTask {
+  Matrix w;
+  const float* bias = nullptr;
+  float* y = nullptr;
+  size_t y_stride = 0;
+};
+
 namespace products {
 struct ProductEntry;
 struct StripeJob;
@@ -56,7 +64,7 @@ class MatmulInput {
   size_t columns() const { return columns_; }
 
  private:
-  friend void matmul(const Matrix& w, MatmulInput& x, const float* bias, float* y, size_t y_stride);
+  friend void matmul(std::span<const MatmulTask> tasks, MatmulInput& x);
 
   /// Makes the form that `entry` reads and points `job` at it and at working memory for `n_workers` kernels.
   void prepare(const products::ProductEntry& entry, size_t n_workers, products::StripeJob& job);
@@ -82,8 +90,11 @@ size_t matmul_scratch_bytes(size_t n_tokens, size_t columns, std::span<const DTy
 /// The same for matrices of any type.
 size_t matmul_scratch_bytes(size_t n_tokens, size_t columns);
 
-/// y[t * y_stride + r] = W[r] . x[t] (+ bias[r]) for all tokens and rows; bias may be null. y must not overlap x.
-/// The result of a token does not depend on the other tokens of the call.
+/// Runs all tasks. Those whose types read the input in the same form share one parallel loop, which saves waiting for the
+/// slowest worker after each. No y may overlap x. The result of a token does not depend on the other tokens or tasks.
+void matmul(std::span<const MatmulTask> tasks, MatmulInput& x);
+
+/// A single task.
 void matmul(const Matrix& w, MatmulInput& x, const float* bias, float* y, size_t y_stride);
 
 }  // namespace mneme::kernels

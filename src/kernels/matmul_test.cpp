@@ -4,9 +4,11 @@
 
 #include <limits>
 #include <map>
+#include <memory>
 #include <tuple>
 
 #include "base/error.h"
+#include "base/parallel.h"
 #include "kernels/matmul_test_data.h"
 #include "kernels/op_check.h"
 
@@ -267,6 +269,40 @@ TEST(Matmul, ScratchIsRefusedBeforeItIsTaken) {
   MatmulInput input(ledger);
   input.set(x.data(), 64, 256);
   EXPECT_THROW(matmul(w.plain(), input, nullptr, y.data(), 16), Error);
+}
+
+TEST(Matmul, TasksTogetherGiveTheBitsOfEachAlone) {
+  // Forms that agree and that don't, a last stripe without partner, more tasks than one loop takes.
+  const struct {
+    DType type;
+    size_t rows;
+  } kTasks[] = {{DType::kQ4_0, 48}, {DType::kQ4_0, 17}, {DType::kQ8_0, 64}, {DType::kQ6_K, 33}, {DType::kQ6_K, 160},
+                {DType::kF32, 40},  {DType::kF32, 16},  {DType::kF32, 7},   {DType::kF32, 31},  {DType::kF32, 16},
+                {DType::kF32, 16},  {DType::kF32, 16},  {DType::kF32, 16},  {DType::kF32, 50},  {DType::kBF16, 65}};
+  constexpr size_t kColumns = 512;
+  const int threads_before = n_threads();
+  set_n_threads(3);
+  for (const size_t n_tokens : {1, 5}) {
+    const std::vector<float> x = test_activations(n_tokens, kColumns, 3);
+    std::vector<TestMatrix> matrices;
+    std::vector<std::unique_ptr<Packed>> packed;
+    std::vector<std::vector<float>> together;
+    std::vector<MatmulTask> tasks;
+    for (const auto& task : kTasks) {
+      matrices.emplace_back(task.type, task.rows, kColumns, 5 + task.rows);
+      packed.push_back(std::make_unique<Packed>(matrices.back()));
+      together.emplace_back(n_tokens * task.rows);
+      tasks.push_back({packed.back()->matrix, nullptr, together.back().data(), task.rows});
+    }
+    Ledger ledger;
+    MatmulInput input(ledger);
+    input.set(x.data(), n_tokens, kColumns);
+    matmul(tasks, input);
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      EXPECT_EQ(together[i], product(tasks[i].w, x)) << "task " << i << ", " << n_tokens << " tokens";
+    }
+  }
+  set_n_threads(threads_before);
 }
 
 }  // namespace

@@ -46,9 +46,8 @@ class Attention : public SequenceMixer {
     if (w_.qkv) {
       w_.qkv.apply(workspace.input(), q, stride);
     } else {
-      w_.q.apply(workspace.input(), q, stride);
-      w_.k.apply(workspace.input(), k, stride);
-      w_.v.apply(workspace.input(), v, stride);
+      const kernels::MatmulTask tasks[] = {w_.q.into(q, stride), w_.k.into(k, stride), w_.v.into(v, stride)};
+      kernels::matmul(tasks, workspace.input());
     }
     const RopeAngles* const angles = spec_.rope >= 0 ? &in.angles[static_cast<size_t>(spec_.rope)] : nullptr;
     normalise_and_rotate(q, k, stride, in.n_tokens, angles);

@@ -65,8 +65,8 @@ class FeedForward : public ChannelMixer {
       for (size_t t = 1; t < n_tokens; ++t) std::copy_n(rows + t * 2 * hidden_, hidden_, rows + t * hidden_);
     } else if (w_.gate) {  // all gates, then all ups
       float* const up = rows + n_tokens * hidden_;
-      w_.gate.apply(workspace.input(), rows, hidden_);
-      w_.up.apply(workspace.input(), up, hidden_);
+      const kernels::MatmulTask tasks[] = {w_.gate.into(rows, hidden_), w_.up.into(up, hidden_)};
+      kernels::matmul(tasks, workspace.input());
       multiply_by_gate(rows, up, hidden_, n_tokens);
     } else {
       w_.up.apply(workspace.input(), rows, hidden_);

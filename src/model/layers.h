@@ -40,6 +40,8 @@ struct Linear {
   size_t outputs() const { return weight->rows(); }
   /// y[t * y_stride + r] for all tokens of x.
   void apply(kernels::MatmulInput& x, float* y, size_t y_stride) const;
+  /// The same as a task, to run together with others that read the same input.
+  kernels::MatmulTask into(float* y, size_t y_stride) const { return {weight->active, bias, y, y_stride}; }
 };
 
 /// RMSNorm (arXiv 1910.07467) or LayerNorm (arXiv 1607.06450) over the last dimension.
