@@ -1,10 +1,13 @@
 #include "base/json.h"
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 namespace mneme {
 
 namespace {
+
+constexpr size_t kLongestReason = 240;
 
 template <typename Value>
 Value parse(std::string_view text, std::string_view what, int max_depth) {
@@ -18,7 +21,8 @@ Value parse(std::string_view text, std::string_view what, int max_depth) {
     // Keep the library's reason ("... at line 3, column 7: ...") without its own prefix.
     std::string_view reason = e.what();
     if (const size_t bracket = reason.find("] "); bracket != std::string_view::npos) reason.remove_prefix(bracket + 2);
-    fail(ErrorCode::kCorruptData, "[parse JSON] {}: {}", what, reason);
+    // The library quotes what it read last, control characters escaped, however long it is.
+    fail(ErrorCode::kCorruptData, "[parse JSON] {}: {}", what, shortened(reason, kLongestReason));
   }
 }
 
@@ -30,6 +34,11 @@ Json parse_json(std::string_view text, std::string_view what, int max_depth) {
 
 SortedJson parse_sorted_json(std::string_view text, std::string_view what, int max_depth) {
   return parse<SortedJson>(text, what, max_depth);
+}
+
+std::string brief_text(std::string_view text, size_t most) {
+  const std::string json = Json(shortened(text, most)).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json.substr(1, json.size() - 2);
 }
 
 }  // namespace mneme

@@ -18,11 +18,16 @@ uint32_t promised_length(unsigned char first) {
 /// Bounds of the second byte, which exclude over-long forms, surrogates and values above U+10FFFF.
 bool second_byte_fits(unsigned char first, unsigned char second) {
   switch (first) {
-    case 0xE0: return second >= 0xA0 && second <= 0xBF;
-    case 0xED: return second >= 0x80 && second <= 0x9F;
-    case 0xF0: return second >= 0x90 && second <= 0xBF;
-    case 0xF4: return second >= 0x80 && second <= 0x8F;
-    default: return second >= 0x80 && second <= 0xBF;
+    case 0xE0:
+      return second >= 0xA0 && second <= 0xBF;
+    case 0xED:
+      return second >= 0x80 && second <= 0x9F;
+    case 0xF0:
+      return second >= 0x90 && second <= 0xBF;
+    case 0xF4:
+      return second >= 0x80 && second <= 0x8F;
+    default:
+      return second >= 0x80 && second <= 0xBF;
   }
 }
 
@@ -89,6 +94,13 @@ size_t incomplete_utf8_tail(std::string_view text) {
     return n == 1 || second_byte_fits(first, static_cast<unsigned char>(text[text.size() - n + 1])) ? n : 0;
   }
   return 0;
+}
+
+std::string shortened(std::string_view text, size_t most) {
+  if (text.size() <= most) return std::string(text);
+  text = text.substr(0, most);
+  text.remove_suffix(incomplete_utf8_tail(text));
+  return std::string(text) + "...";
 }
 
 std::string Utf8Stream::push(std::string_view bytes) {

@@ -29,8 +29,11 @@ bool is_valid_utf8(std::string_view text);
 /// Number of bytes at the end of `text` that begin a character which is not complete yet (0 to 3).
 size_t incomplete_utf8_tail(std::string_view text);
 
-/// Collects bytes and gives back only complete characters, for streaming output. Bytes that can never become a character
-/// come out as U+FFFD.
+/// `text`, or its beginning of at most `most` bytes and "..." when it is longer; cut between characters.
+std::string shortened(std::string_view text, size_t most);
+
+/// Collects bytes and gives back only complete characters, for streaming output. Bytes that can never become a
+/// character come out as U+FFFD.
 class Utf8Stream {
  public:
   /// Takes more bytes and returns the text that is complete now.

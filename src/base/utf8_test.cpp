@@ -18,11 +18,22 @@ TEST(Utf8, EveryCodePointRoundTrips) {
 }
 
 TEST(Utf8, RejectsMalformedSequences) {
-  for (std::string_view bad : {"\x80", "\xC0\xAF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\xF4\x90\x80\x80",
-                               "\xE2\x82", "\xFF"}) {
+  for (std::string_view bad : {"\x80", "\xC0\xAF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80",
+                               "\xF4\x90\x80\x80", "\xE2\x82", "\xFF"}) {
     EXPECT_FALSE(is_valid_utf8(bad));
   }
-  EXPECT_EQ(utf8_to_code_points("a\xFF""b"), (std::vector<uint32_t>{'a', 0xFFFD, 'b'}));
+  EXPECT_EQ(utf8_to_code_points("a\xFF"
+                                "b"),
+            (std::vector<uint32_t>{'a', 0xFFFD, 'b'}));
+}
+
+TEST(Utf8, ShortenedTextEndsBetweenCharacters) {
+  EXPECT_EQ(shortened("abc", 3), "abc");
+  EXPECT_EQ(shortened("abcd", 3), "abc...");
+  EXPECT_EQ(shortened("aé€", 3), "aé...");
+  EXPECT_EQ(shortened("aé€", 5), "aé...");
+  EXPECT_EQ(shortened("😀", 3), "...");
+  EXPECT_EQ(shortened("", 0), "");
 }
 
 TEST(Utf8, StreamHoldsBackIncompleteCharacters) {

@@ -15,7 +15,9 @@ bool is_name_char(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
 }
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
 std::optional<uint32_t> hex_value(char c) {
   if (is_digit(c)) return static_cast<uint32_t>(c - '0');
@@ -42,11 +44,12 @@ class Parser {
     while (!at_end()) parse_rule();
     for (size_t i = 0; i < rules_.names.size(); ++i) {
       if (defined_at_[i] == kNowhere) {
-        fail_at(used_at_[i], fmt::format("a rule named '{}'", rules_.names[i]), "no definition");
+        fail_at(used_at_[i], fmt::format("a rule named '{}'", shortened(rules_.names[i], 60)), "no definition");
       }
     }
     const auto root = index_.find("root");
-    if (root == index_.end()) fail(ErrorCode::kInvalidArgument, "[parse grammar] expected a rule named 'root', found none");
+    if (root == index_.end())
+      fail(ErrorCode::kInvalidArgument, "[parse grammar] expected a rule named 'root', found none");
     rules_.root = root->second;
     return std::move(rules_);
   }
@@ -73,8 +76,8 @@ class Parser {
         ++column;
       }
     }
-    fail(ErrorCode::kInvalidArgument, "[parse grammar] expected {}, found {}, in line {}, column {}", expected, found, line,
-         column);
+    fail(ErrorCode::kInvalidArgument, "[parse grammar] expected {}, found {}, in line {}, column {}", expected, found,
+         line, column);
   }
 
   [[noreturn]] void fail_here(std::string_view expected) const {
@@ -122,7 +125,7 @@ class Parser {
     const std::string_view name = parse_name();
     const uint32_t number = rule_number(name, begin);
     if (defined_at_[number] != kNowhere) {
-      fail_at(begin, "a new rule", fmt::format("a second definition of '{}'", name));
+      fail_at(begin, "a new rule", fmt::format("a second definition of '{}'", shortened(name, 60)));
     }
     defined_at_[number] = begin;
     skip_space(false);
@@ -245,19 +248,27 @@ class Parser {
     if (at_end()) fail_at(begin, "a character after '\\'", "the end");
     const char c = text_[at_++];
     switch (c) {
-      case 'n': return '\n';
-      case 'r': return '\r';
-      case 't': return '\t';
+      case 'n':
+        return '\n';
+      case 'r':
+        return '\r';
+      case 't':
+        return '\t';
       case '\\':
       case '"':
       case '[':
       case ']':
       case '-':
-      case '^': return static_cast<unsigned char>(c);
-      case 'x': return parse_hex(begin, 2);
-      case 'u': return parse_hex(begin, 4);
-      case 'U': return parse_hex(begin, 8);
-      default: fail_at(begin, "an escape of n r t \\ \" [ ] - ^ x u U", "another one");
+      case '^':
+        return static_cast<unsigned char>(c);
+      case 'x':
+        return parse_hex(begin, 2);
+      case 'u':
+        return parse_hex(begin, 4);
+      case 'U':
+        return parse_hex(begin, 8);
+      default:
+        fail_at(begin, "an escape of n r t \\ \" [ ] - ^ x u U", "another one");
     }
   }
 
@@ -292,9 +303,14 @@ class Parser {
     const size_t begin = at_;
     uint32_t min = 0, max = Expression::kUnlimited;
     switch (text_[at_++]) {
-      case '*': break;
-      case '+': min = 1; break;
-      case '?': max = 1; break;
+      case '*':
+        break;
+      case '+':
+        min = 1;
+        break;
+      case '?':
+        max = 1;
+        break;
       default:  // '{'
         skip_space(false);
         min = parse_count();
@@ -321,9 +337,15 @@ class Parser {
 /// Characters that mean something inside quotes or brackets, and those that would not show, as escapes.
 void append_escaped(std::string& out, uint32_t c) {
   switch (c) {
-    case '\n': out += "\\n"; return;
-    case '\r': out += "\\r"; return;
-    case '\t': out += "\\t"; return;
+    case '\n':
+      out += "\\n";
+      return;
+    case '\r':
+      out += "\\r";
+      return;
+    case '\t':
+      out += "\\t";
+      return;
     case '\\':
     case '"':
     case '[':
@@ -333,7 +355,8 @@ void append_escaped(std::string& out, uint32_t c) {
       out += '\\';
       out += static_cast<char>(c);
       return;
-    default: break;
+    default:
+      break;
   }
   if (c < 0x20 || c == 0x7F) {
     out += fmt::format("\\x{:02X}", c);

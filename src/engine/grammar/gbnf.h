@@ -11,7 +11,7 @@ namespace mneme {
 
 /// Limits of a grammar text; what is beyond them is refused.
 struct GbnfLimits {
-  static constexpr size_t kTextBytes = size_t{4} << 20;
+  static constexpr size_t kTextBytes = size_t{1} << 20;
   static constexpr int kNesting = 128;
   static constexpr uint32_t kRepetition = 1'000'000;
 };
@@ -23,11 +23,11 @@ struct GbnfLimits {
 ///   name  ( ... )  a | b           reference, group, alternatives
 ///   x*  x+  x?  x{3}  x{2,}  x{2,5}
 ///
-/// Escapes in literals and classes: \n \r \t \\ \" \[ \] \- \^ \xHH \uHHHH \UHHHHHHHH (code points, not bytes). A rule ends
-/// with its line, except inside parentheses, after `::=` and after `|`.
+/// Escapes in literals and classes: \n \r \t \\ \" \[ \] \- \^ \xHH \uHHHH \UHHHHHHHH (code points, not bytes). A rule
+/// ends with its line, except inside parentheses, after `::=` and after `|`.
 ///
-/// Throws Error(kInvalidArgument) with line and column for bad syntax, undefined or repeated rules, a missing root, m > n and
-/// repetitions above the limit. Left recursion is found when the grammar is compiled (Grammar).
+/// Throws Error(kInvalidArgument) with line and column for bad syntax, undefined or repeated rules, a missing root, m >
+/// n and repetitions above the limit. Left recursion is found when the grammar is compiled (Grammar).
 Rules parse_gbnf(std::string_view text);
 
 /// The characters as a GBNF literal, quoted and escaped. `text` must be UTF-8.

@@ -17,6 +17,7 @@ std::string error_of(std::string_view text) {
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
     EXPECT_EQ(std::string_view(e.what()).find('\n'), std::string_view::npos);
+    EXPECT_LT(std::string_view(e.what()).size(), 400u);
     return e.what();
   }
 }
@@ -80,7 +81,15 @@ TEST(Gbnf, ErrorsSayWhatAndWhere) {
   expect_error("root ::= \"é\" ?? !", "found '!', in line 1, column 17");
   expect_error("root ::= \"a\" \x01", "found U+0001");
   expect_error("root ::= " + std::string(200, '(') + std::string(200, ')'), "at most 128 nested groups");
+  expect_error("root ::= " + std::string(100, '(') + "\"a\"" + std::string(99, ')'), "')' for this '('");
+  expect_error("root ::= " + std::string(99, '(') + "\"a\"" + std::string(100, ')'), "found ')'");
+  expect_error("root ::= \"a\"{1,1000001}", "at most 1000000 repetitions");
+  expect_error("root ::= (\"a\"{2}{3}{4}{5}{6})", "too many repetitions in a row");
   expect_error(std::string(GbnfLimits::kTextBytes + 1, ' '), "expected at most");
+  const std::string name(100000, 'n');
+  expect_error("root ::= " + name, "a rule named 'nnnnn");
+  expect_error("root ::= \"\"\n" + name + " ::= \"\"\n" + name + " ::= \"\"", "a second definition of 'nnnnn");
+  expect_error("root ::= \"\"\n" + name + " ::= " + name + "0\n" + name + "0 ::= " + name, "left recursion");
 }
 
 TEST(Gbnf, FindsLeftRecursion) {
@@ -92,8 +101,9 @@ TEST(Gbnf, FindsLeftRecursion) {
   EXPECT_EQ(error_of("root ::= e root \"a\" | \"b\"\ne ::= \"z\" | \"x\""), "");
   std::string chain = "root ::= r1\n";
   for (int i = 1; i < 20000; ++i) chain += fmt::format("r{} ::= r{}\n", i, i + 1);
-  EXPECT_EQ(error_of(chain + "r20000 ::= \"a\" root"), "[compile grammar] expected a root that can end, found that 'root' "
-                                                       "matches no finite text");
+  EXPECT_EQ(error_of(chain + "r20000 ::= \"a\" root"),
+            "[compile grammar] expected a root that can end, found that 'root' "
+            "matches no finite text");
   EXPECT_EQ(error_of(chain + "r20000 ::= \"a\" root | \"b\""), "");
   expect_error(chain + "r20000 ::= root \"a\" | \"b\"", "left recursion");
 }
@@ -105,7 +115,9 @@ TEST(Gbnf, FindsRootsWithoutEnd) {
 }
 
 TEST(Gbnf, WritesLiteralsAndClasses) {
-  EXPECT_EQ(gbnf_literal("a\"b\\c\nd[-]^\x01\x7F" "é"), "\"a\\\"b\\\\c\\nd[-]^\\x01\\x7Fé\"");
+  EXPECT_EQ(gbnf_literal("a\"b\\c\nd[-]^\x01\x7F"
+                         "é"),
+            "\"a\\\"b\\\\c\\nd[-]^\\x01\\x7Fé\"");
   EXPECT_EQ(gbnf_class(CharSet({{'a', 'c'}, {'-', '-'}, {'x', 'y'}, {0xE9, 0xE9}, {0x1F600, 0x1F610}})),
             "[\\-a-cxy\\u00E9\\U0001F600-\\U0001F610]");
   const CharSet set({{0, 0x20}, {'^', '^'}, {0x2000, 0xE010}});

@@ -27,13 +27,15 @@ GrammarState::GrammarState(std::shared_ptr<TokenMatcher> matcher, GrammarTrigger
     bytes += word.size();
   }
   if (bytes > kMaxTriggerBytes) {
-    fail(ErrorCode::kInvalidArgument, "[grammar trigger] expected at most {} bytes of words, found {}", kMaxTriggerBytes, bytes);
+    fail(ErrorCode::kInvalidArgument, "[grammar trigger] expected at most {} bytes of words, found {}",
+         kMaxTriggerBytes, bytes);
   }
   std::vector<TokenMatcher::Handle> after_word;
   for (const std::string& word : trigger.words) {
     after_word.push_back(matcher_->advance(at_, word));
     if (matcher_->is_dead(after_word.back())) {
-      fail(ErrorCode::kInvalidArgument, "[grammar trigger] expected a word that the grammar can begin with, found '{}'", word);
+      fail(ErrorCode::kInvalidArgument, "[grammar trigger] expected a word that the grammar can begin with, found '{}'",
+           brief_text(word));
     }
   }
   const VocabularyView& vocabulary = matcher_->vocabulary();
@@ -42,8 +44,9 @@ GrammarState::GrammarState(std::shared_ptr<TokenMatcher> matcher, GrammarTrigger
       fail(ErrorCode::kInvalidArgument, "[grammar trigger] expected tokens below {}, found {}", vocabulary.size(), id);
     }
     if (!matcher_->allows(at_, vocabulary.piece(id))) {
-      fail(ErrorCode::kInvalidArgument, "[grammar trigger] expected a token that the grammar can begin with, found {} ('{}')",
-           id, vocabulary.piece(id));
+      fail(ErrorCode::kInvalidArgument,
+           "[grammar trigger] expected a token that the grammar can begin with, found {} ('{}')", id,
+           brief_text(vocabulary.piece(id)));
     }
   }
   lazy_ = std::make_shared<Lazy>(std::move(trigger), std::move(after_word));
@@ -87,8 +90,8 @@ const TokenMask& GrammarState::mask() {
   return *mask_;
 }
 
-/// Everything but the tokens that hold a trigger and then break the grammar. They are found by searching for the words and
-/// walking the vocabulary at the same time.
+/// Everything but the tokens that hold a trigger and then break the grammar. They are found by searching for the words
+/// and walking the vocabulary at the same time.
 std::shared_ptr<const TokenMask> GrammarState::lazy_mask() {
   const std::lock_guard lock(lazy_->mutex);
   std::shared_ptr<const TokenMask>& known = lazy_->masks[search_];
@@ -128,7 +131,8 @@ void GrammarState::accept(TokenId id) {
   } else {
     std::optional<Position> next = finished_ ? std::nullopt : after(id);
     if (!next) {
-      fail(ErrorCode::kInvalidArgument, "[grammar] token {} ('{}') is not allowed here", id, vocabulary.piece(id));
+      fail(ErrorCode::kInvalidArgument, "[grammar] token {} ('{}') is not allowed here", id,
+           brief_text(vocabulary.piece(id)));
     }
     active_ = next->active;
     at_ = next->at;
@@ -137,9 +141,13 @@ void GrammarState::accept(TokenId id) {
   accepted_.push_back(id);
 }
 
-bool GrammarState::is_complete() const { return finished_ || !active_ || matcher_->is_complete(at_); }
+bool GrammarState::is_complete() const {
+  return finished_ || !active_ || matcher_->is_complete(at_);
+}
 
-Json GrammarState::save_state() const { return {{"version", kStateVersion}, {"tokens", accepted_}}; }
+Json GrammarState::save_state() const {
+  return {{"version", kStateVersion}, {"tokens", accepted_}};
+}
 
 void GrammarState::load_state(const Json& state) {
   std::vector<TokenId> tokens;

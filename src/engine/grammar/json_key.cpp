@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <string_view>
 #include <vector>
@@ -13,11 +14,13 @@
 namespace mneme {
 namespace {
 
-constexpr int kMaxDepth = 32;
+constexpr size_t kMaxDepth = 32;
+constexpr size_t kMaxNodes = 16384;
 
 /// The names as a tree of characters.
 struct Tree {
   bool ends = false;  ///< a name ends here
+  bool cut = false;   ///< a name goes on below, further than the tree
   std::map<uint32_t, Tree> next;
 };
 
@@ -30,7 +33,7 @@ std::string rest(const Tree& tree) {
   for (const auto& [c, child] : tree.next) taken.push_back({c, c});
   ways.push_back(gbnf_class(kPlain.intersection(CharSet(taken).complement())) + " char*");
   for (const auto& [c, child] : tree.next) {
-    if (!kPlain.contains(c)) continue;
+    if (!kPlain.contains(c) || child.cut) continue;
     std::string text;
     append_utf8(text, c);
     ways.push_back(fmt::format("{} {}", gbnf_literal(text), rest(child)));
@@ -42,14 +45,12 @@ std::string rest(const Tree& tree) {
 
 std::string other_key_gbnf(std::span<const std::string> names) {
   Tree root;
+  const size_t depth = std::clamp<size_t>(kMaxNodes / std::max<size_t>(names.size(), 1), 1, kMaxDepth);
   for (const std::string& name : names) {
     Tree* place = &root;
-    int depth = 0;
-    for (const uint32_t c : utf8_to_code_points(name)) {
-      if (++depth > kMaxDepth) break;
-      place = &place->next[c];
-    }
-    place->ends = true;
+    const std::vector<uint32_t> characters = utf8_to_code_points(name);
+    for (size_t i = 0; i < std::min(depth, characters.size()); ++i) place = &place->next[characters[i]];
+    (characters.size() > depth ? place->cut : place->ends) = true;
   }
   return fmt::format("\"\\\"\" {} \"\\\"\"", rest(root));
 }

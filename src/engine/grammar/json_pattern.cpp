@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/utf8.h"
 #include "engine/grammar/char_set.h"
 #include "engine/grammar/gbnf.h"
@@ -19,8 +20,16 @@ constexpr int kNesting = 64;
 
 const CharSet kDigits({{'0', '9'}});
 const CharSet kWord({{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}});
-const CharSet kSpace({{'\t', '\r'}, {' ', ' '}, {0xA0, 0xA0}, {0x1680, 0x1680}, {0x2000, 0x200A}, {0x2028, 0x2029},
-                      {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}});
+const CharSet kSpace({{'\t', '\r'},
+                      {' ', ' '},
+                      {0xA0, 0xA0},
+                      {0x1680, 0x1680},
+                      {0x2000, 0x200A},
+                      {0x2028, 0x2029},
+                      {0x202F, 0x202F},
+                      {0x205F, 0x205F},
+                      {0x3000, 0x3000},
+                      {0xFEFF, 0xFEFF}});
 const CharSet kLineEnds({{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}});
 
 class PatternParser {
@@ -39,8 +48,8 @@ class PatternParser {
 
  private:
   [[noreturn]] void refuse(std::string_view expected) const {
-    fail(ErrorCode::kUnsupported, "[json schema] expected {}, found pattern '{}' (at character {}), in {}", expected, pattern_,
-         at_ + 1, where_);
+    fail(ErrorCode::kUnsupported, "[json schema] expected {}, found pattern '{}' (at byte {}), in {}", expected,
+         brief_text(pattern_, 120), at_ + 1, where_);
   }
 
   char peek() const { return at_ < pattern_.size() ? pattern_[at_] : '\0'; }
@@ -83,8 +92,11 @@ class PatternParser {
         if (!take(')')) refuse("')' at the end of a group");
         return inner;
       }
-      case '[': return json_char_gbnf(bracket());
-      case '.': ++at_; return json_char_gbnf(kLineEnds.complement());
+      case '[':
+        return json_char_gbnf(bracket());
+      case '.':
+        ++at_;
+        return json_char_gbnf(kLineEnds.complement());
       case '\\': {
         const auto [set, single] = escape();
         return json_char_gbnf(set);
@@ -95,8 +107,10 @@ class PatternParser {
       case '{':
       case '}':
       case ']':
-      case '^': refuse("an element here");
-      default: return json_char_gbnf(CharSet::single(character()));
+      case '^':
+        refuse("an element here");
+      default:
+        return json_char_gbnf(CharSet::single(character()));
     }
   }
 
@@ -105,7 +119,9 @@ class PatternParser {
     switch (peek()) {
       case '*':
       case '+':
-      case '?': out = pattern_[at_++]; break;
+      case '?':
+        out = pattern_[at_++];
+        break;
       case '{': {
         ++at_;
         const uint32_t min = count();
@@ -120,7 +136,8 @@ class PatternParser {
         out = open ? fmt::format("{{{},}}", min) : fmt::format("{{{},{}}}", min, max);
         break;
       }
-      default: return out;
+      default:
+        return out;
     }
     take('?');  // lazy: the same texts
     if (peek() == '*' || peek() == '+' || peek() == '?' || peek() == '{') refuse("one repetition at a time");
@@ -177,22 +194,38 @@ class PatternParser {
     ++at_;
     if (at_end()) refuse("a character after '\\'");
     const char c = pattern_[at_++];
-    const auto single = [](uint32_t code_point) { return std::pair(CharSet::single(code_point), std::optional(code_point)); };
+    const auto single = [](uint32_t code_point) {
+      return std::pair(CharSet::single(code_point), std::optional(code_point));
+    };
     switch (c) {
-      case 'd': return {kDigits, std::nullopt};
-      case 'D': return {kDigits.complement(), std::nullopt};
-      case 'w': return {kWord, std::nullopt};
-      case 'W': return {kWord.complement(), std::nullopt};
-      case 's': return {kSpace, std::nullopt};
-      case 'S': return {kSpace.complement(), std::nullopt};
-      case 'n': return single('\n');
-      case 'r': return single('\r');
-      case 't': return single('\t');
-      case 'f': return single('\f');
-      case 'v': return single('\v');
-      case 'x': return single(hex(2));
-      case 'u': return single(unicode());
-      default: break;
+      case 'd':
+        return {kDigits, std::nullopt};
+      case 'D':
+        return {kDigits.complement(), std::nullopt};
+      case 'w':
+        return {kWord, std::nullopt};
+      case 'W':
+        return {kWord.complement(), std::nullopt};
+      case 's':
+        return {kSpace, std::nullopt};
+      case 'S':
+        return {kSpace.complement(), std::nullopt};
+      case 'n':
+        return single('\n');
+      case 'r':
+        return single('\r');
+      case 't':
+        return single('\t');
+      case 'f':
+        return single('\f');
+      case 'v':
+        return single('\v');
+      case 'x':
+        return single(hex(2));
+      case 'u':
+        return single(unicode());
+      default:
+        break;
     }
     const bool letter_or_digit = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     if (letter_or_digit || static_cast<unsigned char>(c) >= 0x80) refuse("an escape that is supported");

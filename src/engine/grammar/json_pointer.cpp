@@ -46,9 +46,12 @@ std::optional<size_t> list_index(const std::string& step) {
 }  // namespace
 
 std::string json_path(std::string_view path, std::string_view step) {
+  constexpr size_t kLongestPath = 240;
   std::string out(path);
+  if (out.ends_with("/...")) return out;
   out += '/';
-  for (const char c : step) {
+  if (out.size() > kLongestPath) return out + "...";
+  for (const char c : brief_text(step)) {
     if (c == '~') {
       out += "~0";
     } else if (c == '/') {

@@ -37,14 +37,17 @@ constexpr std::array kPlainRules = {
     PlainRule{"string", R"("\"" char* "\"" space)", {"char", "space"}},
     PlainRule{"integral-part", R"("0" | [1-9] [0-9]{0,15})", {}},
     PlainRule{"decimal-part", "[0-9]{1,16}", {}},
-    PlainRule{"number", R"("-"? integral-part ("." decimal-part)? ([eE] [-+]? [0-9]{1,2})? space)",
+    PlainRule{"number",
+              R"("-"? integral-part ("." decimal-part)? ([eE] [-+]? [0-9]{1,2})? space)",
               {"integral-part", "decimal-part", "space"}},
     PlainRule{"integer", R"("-"? integral-part space)", {"integral-part", "space"}},
     PlainRule{"boolean", R"(("true" | "false") space)", {"space"}},
     PlainRule{"null", R"("null" space)", {"space"}},
-    PlainRule{"value", "object | array | string | number | boolean | null",
+    PlainRule{"value",
+              "object | array | string | number | boolean | null",
               {"object", "array", "string", "number", "boolean", "null"}},
-    PlainRule{"object", R"("{" space (string ":" space value ("," space string ":" space value)*)? "}" space)",
+    PlainRule{"object",
+              R"("{" space (string ":" space value ("," space string ":" space value)*)? "}" space)",
               {"string", "value", "space"}},
     PlainRule{"array", R"("[" space (value ("," space value)*)? "]" space)", {"value", "space"}},
     PlainRule{"date", kDate, {}},
@@ -57,7 +60,8 @@ constexpr std::array kPlainRules = {
 };
 
 const PlainRule* find_plain(std::string_view name) {
-  const auto found = std::find_if(kPlainRules.begin(), kPlainRules.end(), [&](const PlainRule& r) { return r.name == name; });
+  const auto found =
+      std::find_if(kPlainRules.begin(), kPlainRules.end(), [&](const PlainRule& r) { return r.name == name; });
   return found == kPlainRules.end() ? nullptr : &*found;
 }
 
@@ -71,7 +75,8 @@ std::string equal_length_range(std::string_view low, std::string_view high) {
     return first == last ? fmt::format("\"{}\"", first) : fmt::format("[{}-{}]", first, last);
   };
   if (n == 1) return digits(low[0], high[0]);
-  if (low[0] == high[0]) return fmt::format("{} {}", digits(low[0], low[0]), equal_length_range(low.substr(1), high.substr(1)));
+  if (low[0] == high[0])
+    return fmt::format("{} {}", digits(low[0], low[0]), equal_length_range(low.substr(1), high.substr(1)));
   // First digits whose following digits are free lie between those that bound them.
   std::vector<std::string> ways;
   char first = low[0], last = high[0];
@@ -92,7 +97,8 @@ std::string equal_length_range(std::string_view low, std::string_view high) {
 /// Ways to write the numbers from low to high, one a number of digits.
 void append_ranges(uint64_t low, uint64_t high, std::string_view sign, std::vector<std::string>& ways) {
   const std::string last = fmt::format("{}", high);
-  for (std::string from = fmt::format("{}", low); from.size() <= last.size(); from = std::string(1, '1').append(from.size(), '0')) {
+  for (std::string from = fmt::format("{}", low); from.size() <= last.size();
+       from = std::string(1, '1').append(from.size(), '0')) {
     const std::string to = from.size() == last.size() ? last : std::string(from.size(), '9');
     ways.push_back(std::string(sign) + equal_length_range(from, to));
   }
@@ -100,12 +106,14 @@ void append_ranges(uint64_t low, uint64_t high, std::string_view sign, std::vect
 
 }  // namespace
 
-bool JsonRuleBook::has(std::string_view name) { return find_plain(name) != nullptr; }
+bool JsonRuleBook::has(std::string_view name) {
+  return find_plain(name) != nullptr;
+}
 
 std::string JsonRuleBook::use(std::string_view name) {
   const PlainRule* rule = find_plain(name);
   assert(rule != nullptr);
-  if (rules_.try_emplace(std::string(name), rule->body).second) {
+  if (add(name, rule->body)) {
     for (const std::string_view used : rule->uses) {
       if (!used.empty()) use(used);
     }
@@ -121,10 +129,23 @@ std::string JsonRuleBook::reserve(std::string_view hint) {
     base += plain ? c : '-';
   }
   if (base.empty()) base = "rule";
+  int& n = next_number_.try_emplace(base, 2).first->second;
   std::string name = base;
-  for (int n = 2; find_plain(name) != nullptr || rules_.contains(name); ++n) name = fmt::format("{}-{}", base, n);
-  rules_.emplace(name, "");
+  while (find_plain(name) != nullptr || !add(name, "")) name = fmt::format("{}-{}", base, n++);
   return name;
+}
+
+void JsonRuleBook::define(const std::string& name, std::string body) {
+  add(name, "");
+  std::string& rule = rules_.find(name)->second;
+  size_ += body.size() - rule.size();
+  rule = std::move(body);
+}
+
+bool JsonRuleBook::add(std::string_view name, std::string_view body) {
+  const bool added = rules_.try_emplace(std::string(name), body).second;
+  if (added) size_ += name.size() + body.size() + std::string_view(" ::= \n").size();
+  return added;
 }
 
 std::string JsonRuleBook::text() const {
@@ -137,12 +158,6 @@ std::string JsonRuleBook::text() const {
     out += '\n';
   }
   return out;
-}
-
-size_t JsonRuleBook::size() const {
-  size_t n = 0;
-  for (const auto& [name, body] : rules_) n += name.size() + body.size() + 6;
-  return n;
 }
 
 std::string json_char_gbnf(const CharSet& characters) {

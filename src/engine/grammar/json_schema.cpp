@@ -7,9 +7,11 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "engine/grammar/gbnf.h"
 #include "engine/grammar/json_key.h"
 #include "engine/grammar/json_pattern.h"
@@ -22,22 +24,30 @@ namespace mneme {
 namespace {
 
 constexpr int kMaxDepth = 128;
-constexpr size_t kMaxSchemaBytes = size_t{1} << 20;
+constexpr size_t kMaxSchemaBytes = size_t{256} << 10;
+/// Text of schemas that may be looked at; references can make a short schema into a very long one.
+constexpr size_t kMaxWorkBytes = size_t{32} << 20;
 constexpr size_t kMaxRuleBytes = GbnfLimits::kTextBytes - 65536;
 
-constexpr std::array<std::string_view, 25> kKeywords = {
-    "type",      "properties", "required",  "additionalProperties", "items",   "prefixItems",      "minItems",
-    "maxItems",  "enum",       "const",     "anyOf",                "oneOf",   "allOf",            "$ref",
-    "minLength", "maxLength",  "pattern",   "format",               "minimum", "exclusiveMinimum", "maximum",
-    "exclusiveMaximum",        "uniqueItems", "nullable",           "multipleOf"};
+constexpr std::array<std::string_view, 22> kKeywords = {"type",      "properties",
+                                                        "required",  "additionalProperties",
+                                                        "items",     "prefixItems",
+                                                        "minItems",  "maxItems",
+                                                        "enum",      "const",
+                                                        "anyOf",     "oneOf",
+                                                        "allOf",     "$ref",
+                                                        "minLength", "maxLength",
+                                                        "pattern",   "format",
+                                                        "minimum",   "exclusiveMinimum",
+                                                        "maximum",   "exclusiveMaximum"};
 
-std::string dump(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string dump(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
-/// `text` inside a message: the beginning is enough.
+/// The beginning of a value, for a message.
 std::string brief(const Json& value) {
-  std::string text = dump(value);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
-  return text;
+  return shortened(dump(value), 60);
 }
 
 std::string_view type_of(const Json& value) {
@@ -55,7 +65,8 @@ class Converter {
   explicit Converter(const Json& schema) : root_(schema) {}
 
   std::string convert() {
-    if (dump(root_).size() > kMaxSchemaBytes) refuse("#", "expected a schema of at most {} bytes, found more", kMaxSchemaBytes);
+    if (dump(root_).size() > kMaxSchemaBytes)
+      refuse("#", "expected a schema of at most {} bytes, found more", kMaxSchemaBytes);
     const std::string root = book_.reserve("root");
     book_.define(root, visit(root_, "#", root, 0));
     return book_.text();
@@ -69,17 +80,18 @@ class Converter {
   [[noreturn]] static void expect(std::string_view expected, const Json& found, const std::string& where) {
     fail(ErrorCode::kInvalidArgument, "[json schema] expected {}, found {}, in {}", expected, brief(found), where);
   }
-  /// GBNF element (a rule name or an expression in parentheses) for the values of `schema`. Equal schemas share one rule,
-  /// which is also what ends the recursion of schemas that contain themselves.
+  /// GBNF element (a rule name or an expression in parentheses) for the values of `schema`. Equal schemas share one
+  /// rule, which is also what ends the recursion of schemas that contain themselves.
   std::string visit(const Json& schema, const std::string& where, const std::string& hint, int depth) {
     if (depth > kMaxDepth) refuse(where, "expected at most {} nested schemas, found more", kMaxDepth);
-    if (book_.size() + known_bytes_ > kMaxRuleBytes) refuse(where, "expected a schema of reasonable size, found too many parts");
+    spend(0, where);
     if (schema.is_boolean()) {
       if (!schema.get<bool>()) refuse(where, "expected a schema that some value fits, found false");
       return book_.use("value");
     }
     if (!schema.is_object()) expect("a schema (an object or a boolean)", schema, where);
     const std::string key = dump(schema);
+    spend(key.size(), where);
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
     const std::string name = book_.reserve(hint);
     known_bytes_ += key.size() + name.size();
@@ -89,16 +101,7 @@ class Converter {
   }
 
   std::string body_of(const Json& schema, const std::string& where, const std::string& name, int depth) {
-    for (const auto& [keyword, value] : schema.items()) {
-      if (is_annotation(keyword)) continue;
-      if (std::find(kKeywords.begin(), kKeywords.end(), keyword) == kKeywords.end()) {
-        refuse(json_path(where, keyword), "the keyword '{}' is not supported", keyword);
-      }
-    }
-    refuse_if_set(schema, "uniqueItems", where);
-    refuse_if_set(schema, "nullable", where);
-    if (schema.contains("multipleOf")) refuse(json_path(where, "multipleOf"), "the keyword 'multipleOf' is not supported");
-
+    refuse_unsupported(schema, where);
     if (schema.contains("$ref")) return reference(schema, where, name, depth);
     if (schema.contains("allOf")) return visit(joined(schema, where, 0), where, name + "-all", depth + 1);
     for (const char* keyword : {"anyOf", "oneOf"}) {
@@ -108,9 +111,12 @@ class Converter {
     return typed(schema, where, name, depth);
   }
 
-  static void refuse_if_set(const Json& schema, const char* keyword, const std::string& where) {
-    const auto found = schema.find(keyword);
-    if (found != schema.end() && *found != false) refuse(json_path(where, keyword), "the keyword '{}' is not supported", keyword);
+  static void refuse_unsupported(const Json& schema, const std::string& where) {
+    for (const auto& [keyword, value] : schema.items()) {
+      if (is_annotation(keyword) || std::find(kKeywords.begin(), kKeywords.end(), keyword) != kKeywords.end()) continue;
+      if ((keyword == "uniqueItems" || keyword == "nullable") && value == false) continue;
+      refuse(json_path(where, keyword), "the keyword '{}' is not supported", brief_text(keyword));
+    }
   }
 
   /// The schema without the given keyword and without what only describes it.
@@ -120,6 +126,15 @@ class Converter {
       if (k != keyword && !is_annotation(k)) out[k] = value;
     }
     return out;
+  }
+
+  /// Counts what there is to do, so that a schema that unfolds without end is refused soon.
+  void spend(size_t bytes, const std::string& where) {
+    constexpr size_t kLeast = 64;  // for a schema without text
+    work_bytes_ += bytes + kLeast;
+    if (work_bytes_ > kMaxWorkBytes || book_.size() + known_bytes_ > kMaxRuleBytes) {
+      refuse(where, "expected a schema of reasonable size, found too many parts");
+    }
   }
 
   // References.
@@ -144,7 +159,7 @@ class Converter {
     std::string path = where;
     for (int n = 0; target->is_object() && target->contains("$ref") && without(*target, "$ref").empty(); ++n) {
       if (n > kMaxDepth) refuse(where, "expected a reference to a schema, found one that leads to itself");
-      path = (*target)["$ref"].is_string() ? (*target)["$ref"].get<std::string>() : path;
+      path = (*target)["$ref"].is_string() ? brief_text((*target)["$ref"].get<std::string>(), 240) : path;
       target = &resolve((*target)["$ref"], where);
     }
     return visit(*target, path, hint_of(path), depth + 1);
@@ -160,23 +175,26 @@ class Converter {
     if (depth > kMaxDepth) refuse(where, "expected allOf and $ref that end, found ones that lead to themselves");
     if (schema == true) return Json::object();
     if (!schema.is_object()) expect("a schema that can be joined (an object)", schema, where);
+    refuse_unsupported(schema, where);
     Json out = Json::object();
     for (const auto& [keyword, value] : schema.items()) {
       if (keyword != "$ref" && keyword != "allOf" && !is_annotation(keyword)) out[keyword] = value;
     }
-    if (schema.contains("$ref")) out = merge_schemas(joined(resolve(schema["$ref"], where), where, depth + 1), out, where);
+    if (schema.contains("$ref"))
+      out = merge_schemas(joined(resolve(schema["$ref"], where), where, depth + 1), out, where);
     if (schema.contains("allOf")) {
       const std::string at = json_path(where, "allOf");
       if (!schema["allOf"].is_array() || schema["allOf"].empty()) expect("a list of schemas", schema["allOf"], at);
       for (const Json& part : schema["allOf"]) out = merge_schemas(out, joined(part, at, depth + 1), at);
     }
-    if (dump(out).size() > kMaxRuleBytes) refuse(where, "expected a schema of reasonable size, found too many parts");
+    spend(dump(out).size(), where);
     return out;
   }
 
   // Alternatives and fixed values.
 
-  std::string alternatives(const Json& schema, const char* keyword, const std::string& where, const std::string& name, int depth) {
+  std::string alternatives(const Json& schema, const char* keyword, const std::string& where, const std::string& name,
+                           int depth) {
     const Json& list = schema[keyword];
     const std::string at = json_path(where, keyword);
     if (!list.is_array() || list.empty()) expect("a list of schemas", list, at);
@@ -253,14 +271,16 @@ class Converter {
     return "value";
   }
 
-  std::string of_type(const std::string& type, const Json& schema, const std::string& where, const std::string& name, int depth) {
+  std::string of_type(const std::string& type, const Json& schema, const std::string& where, const std::string& name,
+                      int depth) {
     if (type == "object") return object(schema, where, name, depth);
     if (type == "array") return array(schema, where, name, depth);
     if (type == "string") return string(schema, where);
     if (type == "integer") return integer(schema, where);
     if (type == "number") {
       for (const char* keyword : {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}) {
-        if (schema.contains(keyword)) refuse(json_path(where, keyword), "limits of numbers are supported for integers only");
+        if (schema.contains(keyword))
+          refuse(json_path(where, keyword), "limits of numbers are supported for integers only");
       }
     } else if (type != "boolean" && type != "null" && type != "value") {
       expect("a type of object, array, string, number, integer, boolean, null", Json(type), json_path(where, "type"));
@@ -283,9 +303,11 @@ class Converter {
     };
     std::vector<Property> list;
     std::vector<std::string> names;
-    std::vector<std::string> required = required_names(schema, where);
+    std::set<std::string> declared;
+    const std::vector<std::string> required = required_names(schema, where);
+    const std::set<std::string> needed_names(required.begin(), required.end());
     const auto add = [&](const std::string& key, const Json& value, const std::string& at) {
-      const bool needed = std::find(required.begin(), required.end(), key) != required.end();
+      const bool needed = needed_names.contains(key);
       const std::string hint = name + "-" + key;
       const std::string rule = visit(value, at, hint, depth + 1);
       const std::string pair = book_.reserve(hint + "-kv");
@@ -294,12 +316,12 @@ class Converter {
       names.push_back(key);
     };
     for (const auto& [key, value] : properties.items()) {
-      // A property that must be absent.
-      if (value == false && std::find(required.begin(), required.end(), key) == required.end()) continue;
+      declared.insert(key);
+      if (value == false && !needed_names.contains(key)) continue;  // must be absent
       add(key, value, json_path(json_path(where, "properties"), key));
     }
     for (const std::string& key : required) {
-      if (properties.contains(key)) continue;
+      if (declared.contains(key)) continue;
       const std::string at = json_path(where, "required");
       if (says_additional && additional == false) {
         refuse(at, "expected required properties that are declared, found {}", brief(Json(key)));
@@ -315,7 +337,8 @@ class Converter {
     std::string more;  // further properties, each behind a comma
     std::string more_first;
     if (open) {
-      const std::string rule = visit(additional, json_path(where, "additionalProperties"), name + "-additional", depth + 1);
+      const std::string rule =
+          visit(additional, json_path(where, "additionalProperties"), name + "-additional", depth + 1);
       for (const auto& [key, value] : properties.items()) {
         if (value == false) names.push_back(key);
       }
@@ -344,12 +367,13 @@ class Converter {
 
   static std::vector<std::string> required_names(const Json& schema, const std::string& where) {
     std::vector<std::string> out;
+    std::set<std::string> seen;
     const Json list = schema.value("required", Json::array());
     const std::string at = json_path(where, "required");
     if (!list.is_array()) expect("a list of names", list, at);
     for (const Json& name : list) {
       if (!name.is_string()) expect("a name", name, at);
-      if (std::find(out.begin(), out.end(), name.get<std::string>()) == out.end()) out.push_back(name.get<std::string>());
+      if (seen.insert(name.get<std::string>()).second) out.push_back(name.get<std::string>());
     }
     return out;
   }
@@ -361,7 +385,8 @@ class Converter {
     if (max && *max < min) refuse(where, "expected minItems <= maxItems, found {} and {}", min, *max);
     const Json items = schema.value("items", Json(nullptr));
     const bool old_tuple = items.is_array();
-    if (old_tuple && schema.contains("prefixItems")) refuse(json_path(where, "items"), "a list of items beside prefixItems is not supported");
+    if (old_tuple && schema.contains("prefixItems"))
+      refuse(json_path(where, "items"), "a list of items beside prefixItems is not supported");
     const Json prefix = old_tuple ? items : schema.value("prefixItems", Json::array());
     if (!prefix.is_array()) expect("a list of schemas", prefix, json_path(where, "prefixItems"));
 
@@ -433,10 +458,13 @@ class Converter {
   JsonRuleBook book_;
   std::map<std::string, std::string, std::less<>> known_;  ///< text of a schema: its rule
   size_t known_bytes_ = 0;
+  size_t work_bytes_ = 0;
 };
 
 }  // namespace
 
-std::string json_schema_gbnf(const Json& schema) { return Converter(schema).convert(); }
+std::string json_schema_gbnf(const Json& schema) {
+  return Converter(schema).convert();
+}
 
 }  // namespace mneme

@@ -1,7 +1,9 @@
 #include "engine/grammar/json_schema_merge.h"
 
 #include <algorithm>
-#include <array>
+#include <map>
+#include <set>
+#include <string>
 
 #include "base/error.h"
 
@@ -9,17 +11,18 @@ namespace mneme {
 namespace {
 
 [[noreturn]] void refuse(std::string_view keyword, std::string_view where) {
-  fail(ErrorCode::kUnsupported, "[json schema] expected parts of allOf that can be joined, found different '{}', in {}", keyword,
-       where);
+  fail(ErrorCode::kUnsupported, "[json schema] expected parts of allOf that can be joined, found different '{}', in {}",
+       brief_text(keyword), where);
 }
 
 /// Values that are in both lists. A single value counts as a list of one.
 Json common(const Json& a, const Json& b) {
   const auto list = [](const Json& x) { return x.is_array() ? x : Json::array({x}); };
-  const Json left = list(a), right = list(b);
+  const Json left = list(a), right_list = list(b);
+  const std::set<Json> right(right_list.begin(), right_list.end());
   Json out = Json::array();
   for (const Json& value : left) {
-    if (std::find(right.begin(), right.end(), value) != right.end()) out.push_back(value);
+    if (right.contains(value)) out.push_back(value);
   }
   return out;
 }
@@ -37,33 +40,59 @@ Json common_types(const Json& a, const Json& b) {
   return out;
 }
 
-Json both(const Json& a, const Json& b) { return a == b ? a : Json{{"allOf", Json::array({a, b})}}; }
+Json both(const Json& a, const Json& b) {
+  return a == b ? a : Json{{"allOf", Json::array({a, b})}};
+}
 
 bool is_one_of(std::string_view keyword, std::initializer_list<std::string_view> list) {
   return std::find(list.begin(), list.end(), keyword) != list.end();
 }
 
-/// additionalProperties of one part applies to the properties that only the other part declares.
-void restrict_foreign_properties(const Json& own, const Json& other, Json& properties, std::string_view where) {
-  const auto additional = own.find("additionalProperties");
-  if (additional == own.end() || *additional == true || !other.contains("properties")) return;
-  for (const auto& [name, schema] : other["properties"].items()) {
-    if (own.contains("properties") && own["properties"].contains(name)) continue;
-    if (additional->is_boolean()) refuse("additionalProperties", where);
-    properties[name] = both(schema, *additional);
-  }
+/// Properties by name: a Json object looks at every one of them to find one.
+using PropertyIndex = std::map<std::string_view, const Json*>;
+
+PropertyIndex index_properties(const Json& schema) {
+  PropertyIndex index;
+  if (!schema.contains("properties")) return index;
+  for (const auto& [name, property] : schema["properties"].items()) index.emplace(name, &property);
+  return index;
 }
 
-void merge_properties(const Json& a, const Json& b, Json& out, std::string_view where) {
-  Json properties = a.value("properties", Json::object());
-  if (b.contains("properties")) {
-    for (const auto& [name, schema] : b["properties"].items()) {
-      properties[name] = properties.contains(name) ? both(properties[name], schema) : schema;
+/// What a property must be that `other` does not declare: additionalProperties of `other` applies to it.
+Json with_additional(const Json& property, const Json& other, std::string_view where) {
+  const auto additional = other.find("additionalProperties");
+  if (additional == other.end() || *additional == true) return property;
+  if (additional->is_boolean()) refuse("additionalProperties", where);
+  return both(property, *additional);
+}
+
+Json merge_properties(const Json& a, const Json& b, std::string_view where) {
+  const PropertyIndex in_a = index_properties(a), in_b = index_properties(b);
+  Json::object_t out;
+  if (a.contains("properties")) {
+    for (const auto& [name, property] : a["properties"].items()) {
+      const auto found = in_b.find(name);
+      out.emplace_back(name,
+                       found == in_b.end() ? with_additional(property, b, where) : both(property, *found->second));
     }
   }
-  restrict_foreign_properties(a, b, properties, where);
-  restrict_foreign_properties(b, a, properties, where);
-  out["properties"] = std::move(properties);
+  if (b.contains("properties")) {
+    for (const auto& [name, property] : b["properties"].items()) {
+      if (!in_a.contains(name)) out.emplace_back(name, with_additional(property, a, where));
+    }
+  }
+  return out;
+}
+
+/// `items` means the items behind the tuple of its own schema, so it says something else beside the tuple of another
+/// one.
+void refuse_items_beside_tuples(const Json& a, const Json& b, std::string_view where) {
+  const auto says = [](const Json& schema, const char* keyword) { return schema.value(keyword, Json()); };
+  const bool tuple = a.contains("prefixItems") || b.contains("prefixItems") || says(a, "items").is_array() ||
+                     says(b, "items").is_array();
+  const auto any = [](const Json& schema) { return schema.contains("prefixItems") || schema.contains("items"); };
+  if (!tuple || !any(a) || !any(b)) return;
+  if (says(a, "items") != says(b, "items") || says(a, "prefixItems") != says(b, "prefixItems")) refuse("items", where);
 }
 
 Json merge_keyword(const std::string& keyword, const Json& a, const Json& b, std::string_view where) {
@@ -75,8 +104,9 @@ Json merge_keyword(const std::string& keyword, const Json& a, const Json& b, std
   }
   if (keyword == "required" && a.is_array() && b.is_array()) {
     Json out = a;
+    std::set<Json> seen(a.begin(), a.end());
     for (const Json& name : b) {
-      if (std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
+      if (seen.insert(name).second) out.push_back(name);
     }
     return out;
   }
@@ -106,9 +136,11 @@ bool is_annotation(std::string_view keyword) {
 Json merge_schemas(const Json& a, const Json& b, std::string_view where) {
   for (const Json* part : {&a, &b}) {
     if (part->contains("properties") && !(*part)["properties"].is_object()) {
-      fail(ErrorCode::kInvalidArgument, "[json schema] expected an object, found another type, in {}/properties", where);
+      fail(ErrorCode::kInvalidArgument, "[json schema] expected an object, found another type, in {}/properties",
+           where);
     }
   }
+  refuse_items_beside_tuples(a, b, where);
   Json out = Json::object();
   for (const auto& [keyword, value] : a.items()) {
     if (!is_annotation(keyword)) out[keyword] = value;
@@ -117,7 +149,7 @@ Json merge_schemas(const Json& a, const Json& b, std::string_view where) {
     if (is_annotation(keyword) || keyword == "properties") continue;
     out[keyword] = out.contains(keyword) ? merge_keyword(keyword, out[keyword], value, where) : value;
   }
-  if (a.contains("properties") || b.contains("properties")) merge_properties(a, b, out, where);
+  if (a.contains("properties") || b.contains("properties")) out["properties"] = merge_properties(a, b, where);
   // An enumeration with a constant: what both name.
   if (out.contains("enum") && out.contains("const") && out["enum"].is_array()) {
     const Json values = common(out["enum"], Json::array({out["const"]}));

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 namespace mneme {
 
@@ -13,7 +14,8 @@ using Kind = Expression::Kind;
 
 RulesAnalysis::RulesAnalysis(const Rules& rules) : rules_(rules) {
   std::vector<std::pair<const Expression*, int64_t>> pending;  // parent: index, or -1 - rule
-  for (size_t rule = rules.bodies.size(); rule-- > 0;) pending.emplace_back(&rules.bodies[rule], -1 - static_cast<int64_t>(rule));
+  for (size_t rule = rules.bodies.size(); rule-- > 0;)
+    pending.emplace_back(&rules.bodies[rule], -1 - static_cast<int64_t>(rule));
   std::vector<int64_t> parents;
   while (!pending.empty()) {
     const auto [expression, parent] = pending.back();
@@ -30,9 +32,9 @@ RulesAnalysis::RulesAnalysis(const Rules& rules) : rules_(rules) {
   productive_ = propagate(true, true);
 }
 
-/// The least solution of: a sequence holds when all its parts do, alternatives when one does, a repetition when its body
-/// does or it may be done zero times, a reference when the rule's body does. Literals that are not empty and characters hold
-/// as told.
+/// The least solution of: a sequence holds when all its parts do, alternatives when one does, a repetition when its
+/// body does or it may be done zero times, a reference when the rule's body does. Literals that are not empty and
+/// characters hold as told.
 std::vector<bool> RulesAnalysis::propagate(bool characters_hold, bool literals_hold) const {
   const size_t n = expressions_.size();
   std::vector<std::vector<uint32_t>> references(rules_.bodies.size());
@@ -53,12 +55,15 @@ std::vector<bool> RulesAnalysis::propagate(bool characters_hold, bool literals_h
       case Kind::kCharacters:
         if (characters_hold) set(i);
         break;
-      case Kind::kRule: references[e.rule].push_back(i); break;
+      case Kind::kRule:
+        references[e.rule].push_back(i);
+        break;
       case Kind::kSequence:
         missing[i] = static_cast<uint32_t>(e.parts.size());
         if (e.parts.empty()) set(i);
         break;
-      case Kind::kAlternatives: break;
+      case Kind::kAlternatives:
+        break;
       case Kind::kRepeat:
         if (e.min == 0) set(i);
         break;
@@ -80,8 +85,11 @@ std::vector<bool> RulesAnalysis::propagate(bool characters_hold, bool literals_h
 void RulesAnalysis::collect_leftmost(const Expression& e, std::vector<uint32_t>& out) const {
   switch (e.kind) {
     case Kind::kLiteral:
-    case Kind::kCharacters: return;
-    case Kind::kRule: out.push_back(e.rule); return;
+    case Kind::kCharacters:
+      return;
+    case Kind::kRule:
+      out.push_back(e.rule);
+      return;
     case Kind::kSequence:
       for (const Expression& part : e.parts) {
         collect_leftmost(part, out);
@@ -122,10 +130,10 @@ void RulesAnalysis::refuse_left_recursion() const {
         bool inside = false;
         for (const auto& [open, unused] : path) {
           inside = inside || open == target;
-          if (inside && cycle.size() < 200) cycle += rules_.names[open] + " -> ";
+          if (inside && cycle.size() < 200) cycle += shortened(rules_.names[open], 60) + " -> ";
         }
         fail(ErrorCode::kInvalidArgument, "[compile grammar] expected rules without left recursion, found {}{}", cycle,
-             rules_.names[target]);
+             shortened(rules_.names[target], 60));
       }
       if (marks[target] == Mark::kNew) {
         marks[target] = Mark::kOpen;
