@@ -11,9 +11,12 @@ namespace mneme::train {
 
 std::string_view preset_name(SavingPreset preset) {
   switch (preset) {
-    case SavingPreset::kKeepAll: return "keep all";
-    case SavingPreset::kDropCheap: return "drop cheap";
-    case SavingPreset::kAnchors: return "anchors only";
+    case SavingPreset::kKeepAll:
+      return "keep all";
+    case SavingPreset::kDropCheap:
+      return "drop cheap";
+    case SavingPreset::kAnchors:
+      return "anchors only";
   }
   return {};
 }
@@ -28,22 +31,27 @@ void apply_preset(LlamaModel<float>& model, SavingPreset preset) {
   }
 }
 
-std::string fit_saving(Ledger& ledger, LlamaModel<float>& model, size_t n_tokens) {
+std::string fit_saving(Ledger& ledger, LlamaModel<float>& model, size_t n_tokens, GradientLife life) {
   size_t least = SIZE_MAX;
   const size_t room = ledger.available(Tier::kRam);
   const bool limited = ledger.limit(Tier::kRam) != Ledger::kUnlimited;
   for (const SavingPreset preset : {SavingPreset::kKeepAll, SavingPreset::kDropCheap, SavingPreset::kAnchors}) {
     if (!limited && preset == SavingPreset::kKeepAll) continue;
     apply_preset(model, preset);
-    const size_t peak = std::max(compile(model.program(), model.parameter_list(), n_tokens, true).storage.peak,
-                                 compile(model.program(), model.parameter_list(), n_tokens, false).storage.peak);
+    const auto parameters = model.parameter_list();
+    const Schedule training = compile(model.program(), parameters, n_tokens, true);
+    const size_t peak =
+        std::max(training.storage.peak, compile(model.program(), parameters, n_tokens, false).storage.peak) +
+        gradient_bytes(parameters, training, life);
     if (peak <= room) return std::string(preset_name(preset));
     least = std::min(least, peak);
   }
-  throw Error(ErrorCode::kOutOfBudget,
-              fmt::format("[train] expected at least {} for activations of {} tokens, found {} left of the limit {}",
-                          format_byte_size(least), n_tokens, format_byte_size(room), format_byte_size(ledger.limit(Tier::kRam))),
-              "lower micro_batch_tokens or raise --memory");
+  throw Error(
+      ErrorCode::kOutOfBudget,
+      fmt::format(
+          "[train] expected at least {} for gradients and activations of {} tokens, found {} left of the limit {}",
+          format_byte_size(least), n_tokens, format_byte_size(room), format_byte_size(ledger.limit(Tier::kRam))),
+      "lower micro_batch_tokens or raise --memory");
 }
 
 }  // namespace mneme::train

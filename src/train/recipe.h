@@ -6,7 +6,7 @@
 
 #include "train/data/mixture.h"
 #include "train/llama.h"
-#include "train/optim/optimizer.h"
+#include "train/optim/optimizer_options.h"
 #include "train/optim/rate_schedule.h"
 
 namespace mneme::train {
@@ -23,23 +23,21 @@ struct Recipe {
   size_t vocabulary = 4096;
   size_t tokenizer_sample_chars = 6'000'000;
 
-  std::string books;         ///< Folder of *.txt, or empty.
-  std::string story_model;   ///< GGUF file that stories are sampled from, or empty.
+  std::string books;        ///< Folder of *.txt, or empty.
+  std::string story_model;  ///< GGUF file that stories are sampled from, or empty.
   size_t n_stories = 0;
   LossWeights weights;
 
-  std::string optimizer = "adamw";  ///< "adamw" or "muon"
-  AdamWOptions adamw;
-  float muon_momentum = 0.95f;
-  float clip_norm = 1.0f;           ///< 0: no clipping.
+  OptimizerOptions optimizer;
+  float clip_norm = 1.0f;  ///< 0: no clipping. Of all gradients together, or of each one with optimizer.layerwise.
   RateSchedule rate;
 
   std::vector<StageOptions> stages;
 
   double checkpoint_minutes = 4;
   size_t keep_checkpoints = 3;
-  size_t eval_every = 200;          ///< Steps between evaluations; 0: never.
-  size_t eval_probes = 32;          ///< Questions per distance.
+  size_t eval_every = 200;  ///< Steps between evaluations; 0: never.
+  size_t eval_probes = 32;  ///< Questions per distance.
   std::vector<size_t> eval_distances = {512, 1024, 3000};
 };
 

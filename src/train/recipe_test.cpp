@@ -71,13 +71,44 @@ TEST(Recipe, ReportsEveryProblemWithItsLine) {
 
 TEST(Recipe, Contradictions) {
   EXPECT_THAT(problem_of(replaced("heads = 4", "heads = 5")), HasSubstr("width that is a multiple of the heads"));
-  EXPECT_THAT(problem_of(replaced("sequence_tokens = 64", "sequence_tokens = 256")), HasSubstr("line 12: stage: expected sequence_tokens of at most the context 128"));
+  EXPECT_THAT(problem_of(replaced("sequence_tokens = 64", "sequence_tokens = 256")),
+              HasSubstr("line 12: stage: expected sequence_tokens of at most the context 128"));
   EXPECT_THAT(problem_of(replaced("until_step = 10", "until_step = 9")), HasSubstr("expected stages up to step 10"));
-  EXPECT_THAT(problem_of(replaced("batch_tokens = 4096", "batch_tokens = 5000")), HasSubstr("multiple of micro_batch_tokens"));
+  EXPECT_THAT(problem_of(replaced("batch_tokens = 4096", "batch_tokens = 5000")),
+              HasSubstr("multiple of micro_batch_tokens"));
   EXPECT_THAT(problem_of(replaced("books = \"b\"", "")), HasSubstr("found neither"));
   EXPECT_THAT(problem_of(replaced("steps = 10", "rate = 1e-3")), HasSubstr("expected the key steps"));
-  EXPECT_THAT(problem_of(replaced("steps = 10", "steps = 10\nkind = \"sgdd\"")), HasSubstr("expected one of adamw, muon, found sgdd"));
+  EXPECT_THAT(problem_of(replaced("steps = 10", "steps = 10\nkind = \"sgdd\"")),
+              HasSubstr("expected one of sgd, adamw, adamw8, adafactor, muon, galore, natural-galore, found sgdd"));
   EXPECT_THAT(problem_of(replaced("steps = 10", "steps = -10")), HasSubstr("expected a value from 1"));
+}
+
+TEST(Recipe, OptimizerKinds) {
+  const auto with = [](const std::string& keys) { return replaced("steps = 10", "steps = 10\n" + keys); };
+  const OptimizerOptions natural =
+      parse_recipe(with("kind = \"natural-galore\"\nrank = 8\nhistory = 4\nmoments = \"8bit\""), "r").optimizer;
+  EXPECT_EQ(natural.kind, OptimizerKind::kNaturalGalore);
+  EXPECT_EQ(natural.galore.side, ProjectionSide::kBoth);
+  EXPECT_EQ(natural.galore.history, 4u);
+  EXPECT_EQ(natural.galore.adam.moments, MomentFormat::k8Bit);
+  const OptimizerOptions galore =
+      parse_recipe(with("kind = \"galore\"\nside = \"left\"\non_refresh = \"reset\""), "r").optimizer;
+  EXPECT_EQ(galore.galore.side, ProjectionSide::kLeft);
+  EXPECT_EQ(galore.galore.history, 0u);
+  EXPECT_EQ(parse_recipe(with("kind = \"adamw8\"\nbeta2 = 0.99"), "r").optimizer.adamw.moments, MomentFormat::k8Bit);
+  EXPECT_FLOAT_EQ(parse_recipe(with("kind = \"muon\"\nweight_decay = 0.3"), "r").optimizer.muon.weight_decay, 0.3f);
+  EXPECT_THAT(
+      problem_of(with("kind = \"adamw\"\nrank = 4")),
+      HasSubstr("line 13: optimizer.rank: expected only with the kind galore or natural-galore, found it with adamw"));
+  EXPECT_THAT(problem_of(with("kind = \"galore\"\nhistory = 4")),
+              HasSubstr("optimizer.history: expected only with the kind natural-galore"));
+  EXPECT_THAT(problem_of(with("kind = \"galore\"\nrank = 0")), HasSubstr("optimizer.rank: expected a value from 1"));
+  EXPECT_THAT(problem_of(with("kind = \"galore\"\nside = \"top\"")),
+              HasSubstr("optimizer.side: expected one of auto, left, right, both, found top"));
+  EXPECT_THAT(problem_of(with("kind = \"sgd\"\nmomentum = 0\nnesterov = true")),
+              HasSubstr("optimizer.nesterov: expected a momentum above 0"));
+  EXPECT_THAT(problem_of("[run]\nmicro_batch_tokens = 1024" + with("layerwise = true")),
+              HasSubstr("expected batch_tokens equal to micro_batch_tokens 1024 with optimizer.layerwise, found 4096"));
 }
 
 TEST(Recipe, BrokenToml) {

@@ -22,7 +22,8 @@ double seconds_now() {
 }
 
 /// The micro-batches of a step: slices of whole sequence slots. The loss is scaled by the weights of the whole step.
-std::vector<Batch> micro_batches(const OwnedBatch& batch, size_t micro_tokens, std::vector<std::vector<uint32_t>>& starts) {
+std::vector<Batch> micro_batches(const OwnedBatch& batch, size_t micro_tokens,
+                                 std::vector<std::vector<uint32_t>>& starts) {
   const double scale = batch.view().loss_scale;
   std::vector<Batch> result;
   const size_t n = batch.tokens.size();
@@ -35,7 +36,8 @@ std::vector<Batch> micro_batches(const OwnedBatch& batch, size_t micro_tokens, s
   }
   for (size_t i = 0; i < starts.size(); ++i) {
     const size_t begin = i * micro_tokens;
-    result.push_back({std::span(batch.tokens).subspan(begin, micro_tokens), std::span(batch.targets).subspan(begin, micro_tokens),
+    result.push_back({std::span(batch.tokens).subspan(begin, micro_tokens),
+                      std::span(batch.targets).subspan(begin, micro_tokens),
                       std::span(batch.weights).subspan(begin, micro_tokens), starts[i], scale});
   }
   return result;
@@ -48,7 +50,8 @@ Trainer::Trainer(Ledger& ledger, Recipe recipe, const std::string& recipe_text, 
     : ledger_(ledger), recipe_(std::move(recipe)), directory_(std::move(directory)), callbacks_(std::move(callbacks)) {
   std::filesystem::create_directories(directory_);
   if (!resume && !list_checkpoints(directory_).empty()) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("[train] expected an empty run directory, found checkpoints in {}", directory_),
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("[train] expected an empty run directory, found checkpoints in {}", directory_),
                 "continue with --resume or choose another --out");
   }
   AtomicFile copy(path("recipe.toml"));
@@ -61,11 +64,7 @@ Trainer::Trainer(Ledger& ledger, Recipe recipe, const std::string& recipe_text, 
   mixture_ = std::make_unique<Mixture>(*tokenizer_, *texts_, recipe_.weights, recipe_.seed);
   model_ = std::make_unique<LlamaModel<float>>(ledger_, recipe_.model, recipe_.gemm);
   model_->initialise(recipe_.seed);
-  if (recipe_.optimizer == "muon") {
-    optimizer_ = make_muon(ledger_, model_->parameter_list(), {recipe_.muon_momentum, recipe_.adamw.weight_decay, recipe_.adamw});
-  } else {
-    optimizer_ = make_adamw(ledger_, model_->parameter_list(), recipe_.adamw);
-  }
+  optimizer_ = make_optimizer(ledger_, model_->parameter_list(), recipe_.optimizer);
   choose_saving();
   if (resume) restore();
 }
@@ -80,7 +79,8 @@ void Trainer::prepare_data() {
     options.seed = recipe_.seed;
     stories = cached_stories(ledger_, recipe_path(recipe_.story_model), path("stories.txt"), recipe_.n_stories, options,
                              [&](size_t done) {
-                               if (callbacks_.message) callbacks_.message(fmt::format("sampling stories: {} of {}", done, recipe_.n_stories));
+                               if (callbacks_.message)
+                                 callbacks_.message(fmt::format("sampling stories: {} of {}", done, recipe_.n_stories));
                              });
   }
   texts_ = std::make_unique<TextSource>(std::move(stories), recipe_.books.empty() ? "" : recipe_path(recipe_.books));
@@ -116,8 +116,9 @@ void Trainer::prepare_tokenizer() {
 }
 
 void Trainer::choose_saving() {
-  saving_name_ = fit_saving(ledger_, *model_, recipe_.micro_batch_tokens);
-  executor_ = std::make_unique<Executor<float>>(ledger_, model_->program(), model_->parameter_list());
+  const GradientLife life = recipe_.optimizer.layerwise ? GradientLife::kUpdate : GradientLife::kStep;
+  saving_name_ = fit_saving(ledger_, *model_, recipe_.micro_batch_tokens, life);
+  executor_ = std::make_unique<Executor<float>>(ledger_, model_->program(), model_->parameter_list(), life);
   executor_->prepare(recipe_.micro_batch_tokens, false);
   executor_->prepare(recipe_.micro_batch_tokens, true);
 }
@@ -143,37 +144,62 @@ const StageOptions& Trainer::stage() const {
 double Trainer::train_step() {
   const OwnedBatch batch = mixture_->batch(progression_.step, stage());
   std::vector<std::vector<uint32_t>> starts;
-  double loss = 0;
-  model_->parameters().start_step();
-  for (const Batch& micro : micro_batches(batch, recipe_.micro_batch_tokens, starts)) {
-    executor_->train(micro);
-    loss += model_->loss().loss();
-  }
-  const ParameterList parameters = model_->parameter_list();
-  last_norm_ = gradient_norm(parameters);
-  check_finite(loss, last_norm_);
-  StepInfo info{progression_.step, recipe_.rate.at(progression_.step), 1.0f};
-  if (recipe_.clip_norm > 0 && last_norm_ > recipe_.clip_norm) info.grad_scale = static_cast<float>(recipe_.clip_norm / last_norm_);
-  for (size_t i = 0; i < parameters.size(); ++i) optimizer_->update(i, info);
+  const std::vector<Batch> micros = micro_batches(batch, recipe_.micro_batch_tokens, starts);
+  const double loss = recipe_.optimizer.layerwise ? layerwise_step(micros.front()) : whole_step(micros);
   progression_.step += 1;
   progression_.tokens += batch.tokens.size();
   return loss;
 }
 
-void Trainer::check_finite(double loss, double norm) const {
-  if (std::isfinite(loss) && std::isfinite(norm)) return;
-  std::string where = "the loss";
-  for (const Parameter<float>& parameter : model_->parameters().all()) {
-    if (!std::all_of(parameter.grad, parameter.grad + parameter.size(), [](float g) { return std::isfinite(g); })) {
-      where = "the gradient of " + parameter.name;
-      break;
-    }
+StepInfo Trainer::step_info(double norm) const {
+  StepInfo info{progression_.step, recipe_.rate.at(progression_.step), 1.0f};
+  if (recipe_.clip_norm > 0 && norm > recipe_.clip_norm) info.grad_scale = static_cast<float>(recipe_.clip_norm / norm);
+  return info;
+}
+
+double Trainer::whole_step(const std::vector<Batch>& micros) {
+  double loss = 0;
+  model_->parameters().start_step();
+  for (const Batch& micro : micros) {
+    executor_->train(micro);
+    loss += model_->loss().loss();
   }
+  const ParameterList parameters = model_->parameter_list();
+  last_norm_ = gradient_norm(parameters);
+  if (!std::isfinite(last_norm_)) {
+    const auto bad = std::find_if(parameters.begin(), parameters.end(),
+                                  [](const auto* p) { return !std::isfinite(gradient_norm(*p)); });
+    refuse_not_finite(loss, bad == parameters.end() ? "the gradients" : "the gradient of " + (*bad)->name);
+  }
+  if (!std::isfinite(loss)) refuse_not_finite(loss, "the loss");
+  const StepInfo info = step_info(last_norm_);
+  for (size_t i = 0; i < parameters.size(); ++i) optimizer_->update(i, info);
+  return loss;
+}
+
+double Trainer::layerwise_step(const Batch& micro) {
+  const ParameterList parameters = model_->parameter_list();
+  double squares = 0;
+  executor_->train(micro, [&](Parameter<float>& parameter) {
+    const double norm = gradient_norm(parameter);
+    if (!std::isfinite(norm)) refuse_not_finite(model_->loss().loss(), "the gradient of " + parameter.name);
+    squares += norm * norm;
+    const auto index = std::find(parameters.begin(), parameters.end(), &parameter) - parameters.begin();
+    optimizer_->update(static_cast<size_t>(index), step_info(norm));
+  });
+  last_norm_ = std::sqrt(squares);
+  const double loss = model_->loss().loss();
+  if (!std::isfinite(loss)) refuse_not_finite(loss, "the loss");
+  return loss;
+}
+
+void Trainer::refuse_not_finite(double loss, const std::string& where) const {
   const auto checkpoints = list_checkpoints(directory_);
-  throw Error(ErrorCode::kCorruptData,
-              fmt::format("[train] step {}: expected finite numbers, found a loss of {} and NaN or infinity in {}", progression_.step,
-                          loss, where),
-              checkpoints.empty() ? "no checkpoint was written yet" : "the last good checkpoint is " + checkpoints.front());
+  throw Error(
+      ErrorCode::kCorruptData,
+      fmt::format("[train] step {}: expected finite numbers, found a loss of {} and NaN or infinity in {}",
+                  progression_.step, loss, where),
+      checkpoints.empty() ? "no checkpoint was written yet" : "the last good checkpoint is " + checkpoints.front());
 }
 
 void Trainer::save() {
@@ -190,13 +216,19 @@ void Trainer::evaluate() {
   for (const size_t distance : recipe_.eval_distances) {
     // Distances far beyond what was trained so far say nothing and cost the most.
     if (distance > 2 * stage().sequence_tokens) continue;
-    const RecallScore score = measure_recall(*executor_, *model_, *tokenizer_, *texts_, distance, recipe_.eval_probes, batch_tokens, kEvalSeed);
-    line["recall"].push_back({{"distance", distance}, {"value", score.value}, {"answer", score.answer}, {"refusal", score.refusal},
-                              {"answerable", score.n_answerable}, {"refusals", score.n_refusal}});
+    const RecallScore score = measure_recall(*executor_, *model_, *tokenizer_, *texts_, distance, recipe_.eval_probes,
+                                             batch_tokens, kEvalSeed);
+    line["recall"].push_back({{"distance", distance},
+                              {"value", score.value},
+                              {"answer", score.answer},
+                              {"refusal", score.refusal},
+                              {"answerable", score.n_answerable},
+                              {"refusals", score.n_refusal}});
   }
   const size_t most = std::min<size_t>(recipe_.model.context, 96);
   Sampler sampler(ledger_, *model_, 1, most);
-  const WeightedTokens prompt = encode_dialogue(*tokenizer_, std::vector<Turn>{{Speaker::kUser, TurnKind::kChatter, "Tell me a story."}}, {});
+  const WeightedTokens prompt =
+      encode_dialogue(*tokenizer_, std::vector<Turn>{{Speaker::kUser, TurnKind::kChatter, "Tell me a story."}}, {});
   std::vector<int32_t> ids = prompt.ids;
   ids.push_back(tokenizer_->id_of(TrainTokenizer::kAssistantMark));
   SampleOptions options;
@@ -206,8 +238,13 @@ void Trainer::evaluate() {
 }
 
 bool Trainer::run() {
-  log_->write({{"event", "start"}, {"step", progression_.step}, {"name", recipe_.name}, {"parameters", model_->parameters().n_values()},
-               {"optimizer", optimizer_->name()}, {"saving", saving_name_}, {"plan", memory_plan()}});
+  log_->write({{"event", "start"},
+               {"step", progression_.step},
+               {"name", recipe_.name},
+               {"parameters", model_->parameters().n_values()},
+               {"optimizer", optimizer_->name()},
+               {"saving", saving_name_},
+               {"plan", memory_plan()}});
   double last_save = seconds_now();
   const size_t total = recipe_.rate.total_steps;
   double recent_rate = 0;
@@ -221,10 +258,26 @@ bool Trainer::run() {
     progression_.loss_average = progression_.step == 1 ? loss : 0.98 * progression_.loss_average + 0.02 * loss;
     const double tokens = static_cast<double>(progression_.tokens - tokens_before);
     recent_rate = recent_rate == 0 ? tokens / took : 0.95 * recent_rate + 0.05 * tokens / took;
-    const StepReport report{progression_.step, total, progression_.tokens, loss, progression_.loss_average, last_norm_, recent_rate,
-                            static_cast<double>(total - progression_.step) * tokens / recent_rate, rate};
-    log_->write({{"event", "step"}, {"step", report.step}, {"tokens", report.tokens}, {"loss", loss}, {"loss_average", report.loss_average},
-                 {"gradient_norm", last_norm_}, {"rate", rate}, {"seconds", took}, {"sequence", stage().sequence_tokens}});
+    const StepReport report{progression_.step,
+                            total,
+                            progression_.tokens,
+                            loss,
+                            progression_.loss_average,
+                            last_norm_,
+                            recent_rate,
+                            static_cast<double>(total - progression_.step) * tokens / recent_rate,
+                            rate};
+    Json line = {{"event", "step"},
+                 {"step", report.step},
+                 {"tokens", report.tokens},
+                 {"loss", loss},
+                 {"loss_average", report.loss_average},
+                 {"gradient_norm", last_norm_},
+                 {"rate", rate},
+                 {"seconds", took},
+                 {"sequence", stage().sequence_tokens}};
+    for (const auto& [name, value] : optimizer_->measures()) line[name] = value;
+    log_->write(line);
     if (callbacks_.step) callbacks_.step(report);
     if (recipe_.eval_every > 0 && progression_.step % recipe_.eval_every == 0) evaluate();
     const bool stop = callbacks_.stop && callbacks_.stop();
@@ -234,7 +287,9 @@ bool Trainer::run() {
     }
     if (stop && progression_.step < total) return false;
   }
-  const Json metrics = {{"steps", progression_.step}, {"tokens", progression_.tokens}, {"seconds", progression_.seconds},
+  const Json metrics = {{"steps", progression_.step},
+                        {"tokens", progression_.tokens},
+                        {"seconds", progression_.seconds},
                         {"loss_average", progression_.loss_average}};
   AtomicFile out(path("metrics.json"));
   out.write(metrics.dump(2) + "\n");
@@ -244,8 +299,9 @@ bool Trainer::run() {
 
 std::string Trainer::memory_plan() const {
   const auto used = [&](Tag tag) { return format_byte_size(ledger_.used(Tier::kRam, tag)); };
-  return fmt::format("weights {}, gradients {}, optimizer {}, activations {} ({}), scratch {}", used(Tag::kWeights), used(Tag::kGradient),
-                     used(Tag::kOptimizer), used(Tag::kActivation), saving_name_, used(Tag::kScratch));
+  return fmt::format("weights {}, gradients {}, optimizer {}, activations {} ({}), scratch {}", used(Tag::kWeights),
+                     used(Tag::kGradient), used(Tag::kOptimizer), used(Tag::kActivation), saving_name_,
+                     used(Tag::kScratch));
 }
 
 }  // namespace mneme::train

@@ -26,13 +26,13 @@ struct StepReport {
 class Trainer {
  public:
   struct Callbacks {
-    std::function<void(const StepReport&)> step;          ///< After each step.
-    std::function<void(const std::string&)> message;      ///< Long preparations.
-    std::function<bool()> stop;                           ///< True: write a checkpoint and return.
+    std::function<void(const StepReport&)> step;      ///< After each step.
+    std::function<void(const std::string&)> message;  ///< Long preparations.
+    std::function<bool()> stop;                       ///< True: write a checkpoint and return.
   };
 
-  /// Prepares data, model and memory; reads the newest checkpoint when `resume`. Throws Error: kOutOfBudget when the run
-  /// does not fit the ledger's limit, kInvalidArgument when the directory already has a run and `resume` is false.
+  /// Prepares data, model and memory; reads the newest checkpoint when `resume`. Throws Error: kOutOfBudget when the
+  /// run does not fit the ledger's limit, kInvalidArgument when the directory already has a run and `resume` is false.
   Trainer(Ledger& ledger, Recipe recipe, const std::string& recipe_text, std::string directory, bool resume,
           Callbacks callbacks);
   ~Trainer();
@@ -53,7 +53,13 @@ class Trainer {
   void choose_saving();
   void restore();
   double train_step();
-  void check_finite(double loss, double norm) const;
+  /// All gradients of the step first, then all updates.
+  double whole_step(const std::vector<Batch>& micros);
+  /// Each parameter is updated inside backward, as soon as its gradient is final.
+  double layerwise_step(const Batch& micro);
+  /// `norm`: of what is clipped together.
+  StepInfo step_info(double norm) const;
+  [[noreturn]] void refuse_not_finite(double loss, const std::string& where) const;
   void evaluate();
   void save();
   const StageOptions& stage() const;

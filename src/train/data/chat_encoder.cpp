@@ -21,7 +21,7 @@ float weight_of(const Turn& turn, const LossWeights& weights) {
 }  // namespace
 
 std::string_view chat_template() {
-  return "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+  return "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
          "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
 }
 

@@ -29,7 +29,8 @@ struct LossWeights {
   float user = 0.0f;     ///< What the user and the system say, except pasted text.
 };
 
-/// The chat template of models trained here, as Jinja: <s>, then for each message <|role|>content<|end|>.
+/// The chat template of models trained here, as Jinja: for each message <|role|>content<|end|>. The tokenizer puts <s> in
+/// front, so the template does not.
 std::string_view chat_template();
 
 /// Appends a turn in the chat format.

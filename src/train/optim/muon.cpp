@@ -1,3 +1,12 @@
+// Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum whose matrix is replaced by the nearest
+// orthogonal one, for the matrices of attention and feed-forward; everything else gets AdamW.
+//
+//   M <- mu M + G        O = NewtonSchulz5(mu M + G), about U V^T of its singular value decomposition
+//   W <- W (1 - rate decay) - rate 0.2 sqrt(max(m, n)) O
+// The factor gives an update of an m x n matrix the size of an AdamW step (arXiv 2502.16982), so that one learning rate
+// serves both. The iteration X <- a X + (b A + c A^2) X, A = X X^T, runs five times in f32.
+//
+// State: M, 4 m n bytes for a matrix; that of AdamW for the rest.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -20,7 +29,8 @@ class Muon : public Optimizer {
     ParameterList others;
     size_t total = 0, largest = 0, largest_gram = 0;
     for (const auto& parameter : parameters_) {
-      const bool orthogonal = parameter->is_matrix() && (parameter->role == Role::kAttention || parameter->role == Role::kFeedForward);
+      const bool orthogonal =
+          parameter->is_matrix() && (parameter->role == Role::kAttention || parameter->role == Role::kFeedForward);
       slots_.push_back({orthogonal, orthogonal ? total : others.size()});
       if (!orthogonal) {
         others.push_back(parameter);

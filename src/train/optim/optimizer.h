@@ -3,18 +3,20 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "budget/buffer.h"
+#include "train/optim/optimizer_options.h"
 #include "train/tape/parameter.h"
 
 namespace mneme::train {
 
 /// What is common to all parameters in one optimiser step.
 struct StepInfo {
-  uint64_t step;      ///< Optimiser steps done before this one.
-  float rate;         ///< Learning rate of this step.
-  float grad_scale;   ///< Factor applied to every gradient first (clipping, averaging).
+  uint64_t step;     ///< Optimiser steps done before this one.
+  float rate;        ///< Learning rate of this step.
+  float grad_scale;  ///< Factor applied to every gradient first (clipping, averaging).
 };
 
 /// A named array of optimiser state, for checkpoints.
@@ -25,6 +27,7 @@ struct StateView {
 
 /// Updates parameters from their gradients. State is taken from the ledger under Tag::kOptimizer when the optimiser is
 /// made. update() handles one parameter, so that it can run as soon as its gradient is final during backward.
+/// Everything that decides the next steps is in state(), the step and the gradients: a resumed run repeats the bits.
 class Optimizer {
  public:
   Optimizer() = default;
@@ -33,33 +36,33 @@ class Optimizer {
   virtual ~Optimizer() = default;
 
   virtual std::string_view name() const = 0;
-  /// Changes parameter `index` (of the list given at creation) by its gradient.
+  /// Changes parameter `index` (of the list given at creation) by its gradient, which must be finite.
   virtual void update(size_t index, const StepInfo& info) = 0;
   /// All state, in a fixed order.
   virtual std::vector<StateView> state() = 0;
+  /// Numbers about the last step that are worth a place in the log.
+  virtual std::vector<std::pair<std::string, double>> measures() const { return {}; }
   /// Bytes of all state.
   size_t state_bytes();
 };
 
 using ParameterList = std::vector<Parameter<float>*>;
 
-/// Adam with decoupled weight decay (arXiv 1711.05101); norms and embeddings don't decay.
-struct AdamWOptions {
-  float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0.1f;
-};
-std::unique_ptr<Optimizer> make_adamw(Ledger& ledger, ParameterList parameters, const AdamWOptions& options);
+/// The optimiser of options.kind. Each is described at the top of its file. Throws Error(kOutOfBudget).
+std::unique_ptr<Optimizer> make_optimizer(Ledger& ledger, ParameterList parameters, const OptimizerOptions& options);
 
-/// Muon (Jordan et al. 2024): momentum whose matrix is replaced by the nearest orthogonal one, found by five steps of a
-/// quintic Newton-Schulz iteration, for the matrices of attention and feed-forward; everything else gets AdamW. The update
-/// of an m x n matrix is scaled by 0.2 sqrt(max(m, n)), which gives it the size of an AdamW step (arXiv 2502.16982), so one
-/// learning rate serves both.
-struct MuonOptions {
-  float momentum = 0.95f, weight_decay = 0.1f;
-  AdamWOptions other;
-};
+std::unique_ptr<Optimizer> make_sgd(Ledger& ledger, ParameterList parameters, const SgdOptions& options);
+std::unique_ptr<Optimizer> make_adamw(Ledger& ledger, ParameterList parameters, const AdamWOptions& options);
+std::unique_ptr<Optimizer> make_adafactor(Ledger& ledger, ParameterList parameters, const AdafactorOptions& options);
 std::unique_ptr<Optimizer> make_muon(Ledger& ledger, ParameterList parameters, const MuonOptions& options);
+std::unique_ptr<Optimizer> make_galore(Ledger& ledger, ParameterList parameters, const GaloreOptions& options);
+
+/// Whether weight decay applies: matrices except embeddings.
+bool decays(const Parameter<float>& parameter);
 
 /// Euclidean norm of all gradients together.
 double gradient_norm(const ParameterList& parameters);
+/// Euclidean norm of the gradient of one parameter.
+double gradient_norm(const Parameter<float>& parameter);
 
 }  // namespace mneme::train

@@ -35,8 +35,18 @@ Call<T> make_call(const Schedule& schedule, const Instruction& instruction, cons
 }  // namespace
 
 template <typename T>
-Executor<T>::Executor(Ledger& ledger, const Program<T>& program, std::vector<Parameter<T>*> parameters)
-    : ledger_(ledger), program_(program), parameters_(std::move(parameters)) {}
+size_t gradient_bytes(const std::vector<Parameter<T>*>& parameters, const Schedule& schedule, GradientLife life) {
+  if (life == GradientLife::kUpdate) return schedule.gradients.peak;
+  size_t total = 0;
+  for (const Parameter<T>* parameter : parameters)
+    total += parameter->frozen ? 0 : padded_values(*parameter) * sizeof(T);
+  return total;
+}
+
+template <typename T>
+Executor<T>::Executor(Ledger& ledger, const Program<T>& program, std::vector<Parameter<T>*> parameters,
+                      GradientLife life)
+    : ledger_(ledger), program_(program), parameters_(std::move(parameters)), life_(life) {}
 
 template <typename T>
 const Schedule& Executor<T>::prepare(size_t n_tokens, bool training) {
@@ -48,7 +58,26 @@ const Schedule& Executor<T>::prepare(size_t n_tokens, bool training) {
     arena_ = Buffer();
     arena_ = Buffer(ledger_, Tag::kActivation, slot->storage.peak, "activations of a training step");
   }
+  if (training) make_gradients(*slot);
   return *slot;
+}
+
+template <typename T>
+void Executor<T>::make_gradients(const Schedule& schedule) {
+  const size_t bytes = gradient_bytes(parameters_, schedule, life_);
+  if (bytes > gradients_.size()) {
+    gradients_ = Buffer();
+    gradients_ = Buffer(ledger_, Tag::kGradient, bytes, "gradients");
+  }
+  size_t offset = 0;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    Parameter<T>& parameter = *parameters_[i];
+    if (parameter.frozen) continue;
+    const size_t place = life_ == GradientLife::kUpdate ? schedule.gradients.offsets[i] : offset;
+    parameter.grad = reinterpret_cast<T*>(gradients_.data() + place);
+    offset += padded_values(parameter) * sizeof(T);
+    if (life_ == GradientLife::kUpdate) parameter.grad_started = false;
+  }
 }
 
 template <typename T>
@@ -90,6 +119,8 @@ const T* Executor<T>::last_value(ValueId value) const {
   fail(ErrorCode::kInvalidArgument, "[program] expected a value of the last run, found {}", value);
 }
 
+template size_t gradient_bytes(const std::vector<Parameter<float>*>&, const Schedule&, GradientLife);
+template size_t gradient_bytes(const std::vector<Parameter<double>*>&, const Schedule&, GradientLife);
 template class Executor<float>;
 template class Executor<double>;
 

@@ -10,6 +10,12 @@
 
 namespace mneme::train {
 
+/// How long gradients of parameters are kept.
+enum class GradientLife : uint8_t {
+  kStep,    ///< All of them until the next step, so that several micro-batches add up.
+  kUpdate,  ///< Each until `ready` has been called for it; its memory then serves the next one. One micro-batch a step.
+};
+
 /// Runs compiled steps of a program in one arena, which is as large as the largest schedule compiled so far.
 /// Not thread-safe; the ops are parallel inside.
 template <typename T>
@@ -17,13 +23,16 @@ class Executor {
  public:
   using GradReady = std::function<void(Parameter<T>&)>;
 
-  /// The program and parameters must outlive the executor. Memory is taken from `ledger` under Tag::kActivation.
-  Executor(Ledger& ledger, const Program<T>& program, std::vector<Parameter<T>*> parameters);
+  /// The program and parameters must outlive the executor. Memory is taken from `ledger` under Tag::kActivation and,
+  /// for training, under Tag::kGradient; Parameter::grad points there.
+  Executor(Ledger& ledger, const Program<T>& program, std::vector<Parameter<T>*> parameters,
+           GradientLife life = GradientLife::kStep);
 
   /// Compiles for batches of n_tokens if not done yet, and makes room for it. Throws Error(kOutOfBudget).
   const Schedule& prepare(size_t n_tokens, bool training);
-  /// Forward and backward of one micro-batch; gradients are added to those of earlier calls since start_step().
-  /// `ready` (may be empty) is called for each parameter whose gradient is final for this micro-batch.
+  /// Forward and backward of one micro-batch; with GradientLife::kStep gradients are added to those of earlier calls
+  /// since start_step(). `ready` (may be empty) is called for each parameter whose gradient is final for this
+  /// micro-batch.
   void train(const Batch& batch, const GradReady& ready = {});
   /// Forward alone.
   void evaluate(const Batch& batch);
@@ -33,6 +42,7 @@ class Executor {
   const T* last_value(ValueId value) const;
 
  private:
+  void make_gradients(const Schedule& schedule);
   void run(const Schedule& schedule, const Batch& batch, const GradReady& ready);
 
   Ledger& ledger_;
@@ -40,9 +50,16 @@ class Executor {
   std::vector<Parameter<T>*> parameters_;
   std::map<std::pair<size_t, bool>, std::unique_ptr<Schedule>> schedules_;
   const Schedule* last_ = nullptr;
-  Buffer arena_;
+  GradientLife life_;
+  Buffer arena_, gradients_;
 };
 
+/// Bytes that gradients take while one step of `schedule` runs.
+template <typename T>
+size_t gradient_bytes(const std::vector<Parameter<T>*>& parameters, const Schedule& schedule, GradientLife life);
+
+extern template size_t gradient_bytes(const std::vector<Parameter<float>*>&, const Schedule&, GradientLife);
+extern template size_t gradient_bytes(const std::vector<Parameter<double>*>&, const Schedule&, GradientLife);
 extern template class Executor<float>;
 extern template class Executor<double>;
 

@@ -2,24 +2,14 @@
 
 #include <utility>
 
-#include "base/checked_math.h"
 #include "base/error.h"
 
 namespace mneme::train {
-namespace {
-
-constexpr size_t kAlignBytes = 64;
-
-template <typename T>
-size_t padded_values(const Parameter<T>& parameter) {
-  return round_up(parameter.size(), kAlignBytes / sizeof(T));
-}
-
-}  // namespace
 
 template <typename T>
 Parameter<T>& ParameterSet<T>::add(std::string name, Role role, size_t rows, size_t columns) {
-  if (find(name) != nullptr) fail(ErrorCode::kInvalidArgument, "[parameters] expected unique names, found {} twice", name);
+  if (find(name) != nullptr)
+    fail(ErrorCode::kInvalidArgument, "[parameters] expected unique names, found {} twice", name);
   return parameters_.emplace_back(Parameter<T>{std::move(name), role, rows, columns});
 }
 
@@ -28,11 +18,9 @@ void ParameterSet<T>::allocate(Ledger& ledger) {
   size_t total = 0;
   for (const auto& parameter : parameters_) total += padded_values(parameter);
   values_ = Buffer(ledger, Tag::kWeights, total * sizeof(T), "trained weights");
-  grads_ = Buffer(ledger, Tag::kGradient, total * sizeof(T), "gradients");
   size_t offset = 0;
   for (auto& parameter : parameters_) {
     parameter.value = values_.as<T>().data() + offset;
-    parameter.grad = grads_.as<T>().data() + offset;
     offset += padded_values(parameter);
   }
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/checked_math.h"
 #include "budget/buffer.h"
 
 namespace mneme::train {
@@ -20,8 +21,8 @@ struct Parameter {
   Role role;
   size_t rows, columns;
   T* value = nullptr;
-  T* grad = nullptr;
-  bool frozen = false;
+  T* grad = nullptr;    ///< Memory of an executor that trains; null before.
+  bool frozen = false;  ///< No gradient and no update.
   /// True once the gradient buffer holds a contribution of this step; the next one is added to it.
   bool grad_started = false;
 
@@ -29,13 +30,13 @@ struct Parameter {
   bool is_matrix() const { return rows > 1 && columns > 1; }
 };
 
-/// All parameters of a model in creation order: values in one buffer, gradients in another.
+/// All parameters of a model in creation order, their values in one buffer.
 template <typename T>
 class ParameterSet {
  public:
   /// Adds a parameter; pointers stay valid. Call allocate() after the last one.
   Parameter<T>& add(std::string name, Role role, size_t rows, size_t columns);
-  /// Takes the memory: values under Tag::kWeights, gradients under Tag::kGradient. Throws Error(kOutOfBudget).
+  /// Takes the memory of the values under Tag::kWeights. Throws Error(kOutOfBudget).
   void allocate(Ledger& ledger);
 
   std::deque<Parameter<T>>& all() { return parameters_; }
@@ -48,8 +49,15 @@ class ParameterSet {
 
  private:
   std::deque<Parameter<T>> parameters_;
-  Buffer values_, grads_;
+  Buffer values_;
 };
+
+/// Values that an array takes in a buffer of several, so that the next one starts aligned.
+template <typename T>
+size_t padded_values(const Parameter<T>& parameter) {
+  constexpr size_t kAlignBytes = 64;
+  return round_up(parameter.size(), kAlignBytes / sizeof(T));
+}
 
 extern template class ParameterSet<float>;
 extern template class ParameterSet<double>;

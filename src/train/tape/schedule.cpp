@@ -7,7 +7,9 @@
 namespace mneme::train {
 namespace {
 
-bool has_bit(uint32_t bits, size_t i) { return ((bits >> i) & 1u) != 0; }
+bool has_bit(uint32_t bits, size_t i) {
+  return ((bits >> i) & 1u) != 0;
+}
 
 template <typename T>
 class Compiler {
@@ -45,12 +47,14 @@ class Compiler {
     if (training_) {
       drop_values_to_recompute();
       find_last_gradients();
+      gradients_.resize(parameters_.size());
       for (uint32_t i = n_ops; i-- > 0;) emit_backward(i);
     }
     std::vector<StorageRequest> requests;
     requests.reserve(schedule_.buffers.size());
     for (const PlannedBuffer& buffer : schedule_.buffers) requests.push_back(buffer.request);
     schedule_.storage = plan_storage(requests);
+    schedule_.gradients = plan_storage(gradients_);
     return std::move(schedule_);
   }
 
@@ -152,13 +156,22 @@ class Compiler {
     }
     const size_t scratch = op.backward_scratch_bytes(schedule_.n_tokens);
     if (scratch > 0) instruction.scratch = new_buffer(BufferKind::kScratch, 0, scratch);
+    for (const Parameter<T>* parameter : op.parameters) use_gradient(*parameter);
     schedule_.instructions.push_back(instruction);
     for (uint32_t p = 0; p < parameters_.size(); ++p) {
-      if (last_gradient_[p] != index) continue;
+      if (last_gradient_[p] != index || parameters_[p]->frozen) continue;
       Instruction ready{Instruction::Kind::kGradReady};
       ready.parameter = p;
+      gradients_[p].end = now();
       schedule_.instructions.push_back(ready);
     }
+  }
+
+  /// Notes that the instruction being built adds to a gradient.
+  void use_gradient(const Parameter<T>& parameter) {
+    if (parameter.frozen) return;
+    StorageRequest& request = gradients_[index_of(&parameter)];
+    if (request.bytes == 0) request = {parameter.size() * sizeof(T), now(), now()};
   }
 
   const Program<T>& program_;
@@ -167,6 +180,7 @@ class Compiler {
   Schedule schedule_;
   std::vector<uint32_t> current_, grad_, producer_, last_gradient_;
   std::vector<bool> needed_;
+  std::vector<StorageRequest> gradients_;
 };
 
 }  // namespace

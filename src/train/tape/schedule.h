@@ -37,6 +37,9 @@ struct Schedule {
   std::vector<Instruction> instructions;
   std::vector<PlannedBuffer> buffers;
   StoragePlan storage;
+  /// Places of parameter gradients, in the order given to compile(), when each is used up at its kGradReady: it lives
+  /// from the first op that adds to it. Frozen parameters have none.
+  StoragePlan gradients;
 
   /// Most bytes alive at one instruction that belong to buffers of `kind`.
   size_t peak_of(BufferKind kind) const;
@@ -45,7 +48,8 @@ struct Schedule {
 /// Compiles forward and backward with the values' saving policies, or forward alone when `training` is false.
 /// `parameters` gives the numbering for kGradReady, which follows the last backward op that writes the gradient.
 template <typename T>
-Schedule compile(const Program<T>& program, const std::vector<Parameter<T>*>& parameters, size_t n_tokens, bool training);
+Schedule compile(const Program<T>& program, const std::vector<Parameter<T>*>& parameters, size_t n_tokens,
+                 bool training);
 
 extern template Schedule compile(const Program<float>&, const std::vector<Parameter<float>*>&, size_t, bool);
 extern template Schedule compile(const Program<double>&, const std::vector<Parameter<double>*>&, size_t, bool);
