@@ -155,7 +155,7 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
         if (const toml::table* table = stage.as_table())
           read_stage(Section(*table, "stage", problems), recipe, recipe, problems);
       }
-    } else if (std::none_of(std::begin(sections), std::end(sections), [&](const auto& s) { return key == s.first; })) {
+    } else if (std::none_of(std::begin(sections), std::end(sections), [&, name = key](const auto& s) { return name == s.first; })) {
       problems.add(node.source(), "unknown section {}", key.str());
     }
   }
