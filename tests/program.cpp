@@ -176,10 +176,11 @@ bool TerminalProgram::wait_for(std::string_view text) {
   }
 }
 
-int TerminalProgram::wait_end() {
+int TerminalProgram::wait_end(std::string_view key) {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   while (std::chrono::steady_clock::now() < deadline) {
     const bool open = read_more();
+    if (open && !key.empty()) type(key);
     int ended = 0;
     if (::waitpid(pid_, &ended, WNOHANG) == pid_) {
       pid_ = -1;

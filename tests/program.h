@@ -58,8 +58,8 @@ class TerminalProgram {
   void type(std::string_view text);
   /// Waits until `text` has appeared after what earlier calls found. False when the program ended or a minute passed.
   bool wait_for(std::string_view text);
-  /// Waits for the end. Exit status, or -1 for a signal or after a minute.
-  int wait_end();
+  /// Waits for the end, typing `key` again and again when given. Exit status, or -1 for a signal or after a minute.
+  int wait_end(std::string_view key = {});
   /// Everything that the terminal showed so far.
   const std::string& screen() const { return screen_; }
 
