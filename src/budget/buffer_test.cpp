@@ -33,7 +33,16 @@ TEST(Buffer, RefusedBeforeAllocation) {
   EXPECT_THROW(Buffer(ledger, Tag::kKv, size_t{1} << 40, "huge"), Error);
 }
 
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kHasShadowMemory = true;
+#elif defined(__has_feature)
+constexpr bool kHasShadowMemory = __has_feature(thread_sanitizer);
+#else
+constexpr bool kHasShadowMemory = false;
+#endif
+
 TEST(Buffer, LedgerAgreesWithResidentSize) {
+  if (kHasShadowMemory) GTEST_SKIP() << "the sanitizer keeps memory of its own beside every byte";
   Ledger ledger;
   const uint64_t before = resident_bytes();
   Buffer buffer(ledger, Tag::kScratch, size_t{64} << 20, "test");

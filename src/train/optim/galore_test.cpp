@@ -116,9 +116,13 @@ std::vector<float> bases_of(Optimizer& optimizer) {
 /// With full rank GaLore is AdamW in the basis that it found: W_t = P A_t, where A starts at P^T W and AdamW moves it
 /// by the gradient P^T G.
 TEST(Galore, FullRankIsAdamWInTheProjectedBasis) {
-  for (const auto& [rows, columns, side] : {std::tuple<size_t, size_t, ProjectionSide>{12, 20, ProjectionSide::kAuto},
-                                            {20, 12, ProjectionSide::kAuto},
-                                            {16, 16, ProjectionSide::kLeft}}) {
+  const struct {
+    size_t rows, columns;
+    ProjectionSide side;
+  } kCases[] = {{12, 20, ProjectionSide::kAuto}, {20, 12, ProjectionSide::kAuto}, {16, 16, ProjectionSide::kLeft}};
+  for (const auto& c : kCases) {
+    const size_t rows = c.rows, columns = c.columns;
+    const ProjectionSide side = c.side;
     OptimizerFixture f(rows, columns), inner(rows, columns);
     const size_t small = std::min(rows, columns);
     const GaloreOptions options = plain(1000, side);  // more than there is: clamped
