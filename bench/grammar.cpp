@@ -139,11 +139,11 @@ Times read_documents(const std::shared_ptr<TokenMatcher>& matcher, const Tokeniz
 }
 
 void measure(const char* name, const std::string& gbnf, const std::shared_ptr<const VocabularyTrie>& trie,
-             const Tokenizer& tokenizer) {
+             const Tokenizer& tokenizer, Ledger& ledger) {
   auto begin = Clock::now();
   auto grammar = std::make_shared<const Grammar>(gbnf);
   const double compile = milliseconds_since(begin);
-  const auto matcher = TokenMatcher::create(std::move(grammar), trie);
+  const auto matcher = TokenMatcher::create(std::move(grammar), trie, ledger);
   PhiloxStream random(2);
   fmt::print("{}: compiled in {:.2f} ms\n", name, compile);
   read_documents(matcher, tokenizer, random, 1).print("first");
@@ -158,14 +158,14 @@ void run(const std::string& path, size_t n_tokens) {
   const auto tokenizer = Tokenizer::load(file.metadata());
   const PaddedVocabulary vocabulary(*tokenizer, n_tokens);
   const auto begin = Clock::now();
-  const auto trie = std::make_shared<const VocabularyTrie>(vocabulary);
+  const auto trie = std::make_shared<const VocabularyTrie>(vocabulary, ledger);
   fmt::print("{} tokens, trie of {} nodes in {:.1f} MiB, built in {:.0f} ms\n", vocabulary.size(), trie->n_nodes(),
              static_cast<double>(trie->bytes()) / (1 << 20), milliseconds_since(begin));
-  measure("any JSON", json_value_gbnf(), trie, *tokenizer);
+  measure("any JSON", json_value_gbnf(), trie, *tokenizer, ledger);
   const Json schema = {{"type", "object"},
                        {"properties", {{"name", Json::object()}, {"tags", Json::object()}, {"body", Json::object()}}},
                        {"required", {"name", "tags", "body"}}};
-  measure("an object of a schema", json_schema_gbnf(schema), trie, *tokenizer);
+  measure("an object of a schema", json_schema_gbnf(schema), trie, *tokenizer, ledger);
 }
 
 }  // namespace

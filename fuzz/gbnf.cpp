@@ -16,7 +16,7 @@ namespace {
 using namespace mneme;
 
 constexpr TokenId kEnd = 256;
-constexpr size_t kMaxBytes = size_t{192} << 20;
+constexpr size_t kMaxBytes = StackAutomaton::kMaxBytes + (size_t{64} << 20);
 
 void require(bool holds, const char* property) {
   if (holds) return;
@@ -51,8 +51,9 @@ TokenId next_allowed(const TokenMask& mask, size_t wanted) {
 }
 
 void walk(const std::shared_ptr<const Grammar>& grammar, std::string_view choices) {
-  static const auto kTrie = std::make_shared<const VocabularyTrie>(vocabulary());
-  const auto matcher = TokenMatcher::create(grammar, kTrie);
+  static Ledger ledger;
+  static const auto kTrie = std::make_shared<const VocabularyTrie>(vocabulary(), ledger);
+  const auto matcher = TokenMatcher::create(grammar, kTrie, ledger);
   GrammarState state(matcher);
   StackAutomaton plain(grammar);
   StackAutomaton::SetId at = plain.start();
@@ -63,7 +64,7 @@ void walk(const std::shared_ptr<const Grammar>& grammar, std::string_view choice
   for (const char choice : choices.substr(0, 200)) {
     const auto wanted = static_cast<unsigned char>(choice);
     const TokenMask& mask = state.mask();
-    require(matcher->bytes() <= kMaxBytes, "the memory of a grammar is bounded");
+    require(ledger.used(Tier::kRam) <= kMaxBytes, "the memory of a grammar is bounded");
     plain.limit_work();
     require(mask.allows(kEnd) == plain.is_complete(at), "the answer may end where the text is complete");
     for (const size_t i : {size_t{wanted}, 257 + size_t{wanted} % 23}) {

@@ -73,6 +73,27 @@ TEST(Memory, Q8ModelStaysInItsLimitAndItsPrediction) {
   check_limits(generated(folder, {768, 6, 2048, 12, 4, 4096, 512, DType::kQ8_0}), 512, std::string(480, 'q'), 24, 0);
 }
 
+/// The vocabulary's tree and the masks of a grammar are part of the plan: what its refusal advises is enough, and is
+/// kept to.
+TEST(Memory, GrammarsAreInThePlan) {
+  const TestFolder folder;
+  const std::string model = generated(folder, {64, 2, 128, 4, 2, 60000, 512, DType::kQ8_0});
+  const std::string schema = folder.write("schema.json", R"({"type": "array", "items": {"type": "string"}})");
+  std::vector<std::string> run = {"run",  model,      "--raw",     "-p",  "q",
+                                  "-n",   "100",      "--context", "256", "--json-schema-file",
+                                  schema, "--memory", "8M"};
+  const Outcome refused = mneme_run(run);
+  EXPECT_EQ(refused.status, 1) << refused.err;
+  EXPECT_NE(refused.err.find("cache "), std::string::npos) << refused.err;
+  const size_t advice = refused.err.find("--memory ");
+  ASSERT_NE(advice, std::string::npos) << refused.err;
+  run.back() = refused.err.substr(advice + 9, refused.err.find('M', advice + 9) - advice - 8);
+  const Outcome ran = mneme_run(run);
+  ASSERT_TRUE(ran.ok()) << ran.err;
+  printf("    advised %s, peak %.2f MiB\n", run.back().c_str(), static_cast<double>(ran.peak_bytes) / kMiB);
+  EXPECT_LE(ran.peak_bytes * 100, std::stoull(run.back()) * kMiB * 103);
+}
+
 TEST(Memory, PlanAloneStaysInItsLimit) {
   const TestFolder folder;
   const std::string model = generated(folder, {384, 6, 1024, 6, 2, 4096, 512, DType::kF32});

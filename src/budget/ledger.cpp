@@ -9,8 +9,12 @@
 namespace mneme {
 namespace {
 
-size_t index_of(Tag tag) { return static_cast<size_t>(tag); }
-size_t index_of(Tier tier) { return static_cast<size_t>(tier); }
+size_t index_of(Tag tag) {
+  return static_cast<size_t>(tag);
+}
+size_t index_of(Tier tier) {
+  return static_cast<size_t>(tier);
+}
 
 }  // namespace
 
@@ -30,7 +34,9 @@ std::string_view tier_name(Tier tier) {
 Reservation::Reservation(Ledger* ledger, Tag tag, Tier tier, uint64_t bytes, std::string what)
     : ledger_(ledger), tag_(tag), tier_(tier), bytes_(bytes), what_(std::move(what)) {}
 
-Reservation::Reservation(Reservation&& other) noexcept { *this = std::move(other); }
+Reservation::Reservation(Reservation&& other) noexcept {
+  *this = std::move(other);
+}
 
 Reservation& Reservation::operator=(Reservation&& other) noexcept {
   if (this == &other) return *this;
@@ -120,6 +126,7 @@ void Ledger::give_back(Tag tag, Tier tier, uint64_t bytes, const std::string& wh
 }
 
 void Ledger::reclaim(Tier tier, uint64_t bytes) {
+  const std::lock_guard reclaiming(reclaiming_);
   std::vector<Reclaimer*> order;
   {
     const std::lock_guard lock(mutex_);
@@ -195,6 +202,7 @@ void Ledger::add_reclaimer(Reclaimer* reclaimer) {
 }
 
 void Ledger::remove_reclaimer(Reclaimer* reclaimer) {
+  const std::lock_guard reclaiming(reclaiming_);
   const std::lock_guard lock(mutex_);
   std::erase(reclaimers_, reclaimer);
 }

@@ -14,15 +14,15 @@ namespace mneme {
 /// What a reservation is for.
 enum class Tag : uint8_t {
   kWeights,
-  kKv,          ///< Keys and values of the context.
-  kState,       ///< Recurrent state of sequences.
+  kKv,     ///< Keys and values of the context.
+  kState,  ///< Recurrent state of sequences.
   kActivation,
   kGradient,
   kOptimizer,
   kIndex,
-  kCache,       ///< Anything that may be dropped and made again.
-  kScratch,     ///< Working memory of one operation.
-  kRuntime,     ///< The process itself: program, libraries, vocabulary.
+  kCache,    ///< Anything that may be dropped and made again.
+  kScratch,  ///< Working memory of one operation.
+  kRuntime,  ///< The process itself: program, libraries, vocabulary.
 };
 constexpr size_t kTags = 10;
 
@@ -85,9 +85,12 @@ struct BudgetEvent {
   std::string what;     ///< Who, or why.
 };
 
-/// The one account of memory: every large allocation is a Reservation here, and the sum per tier never passes the limit.
+/// The one account of memory: every large allocation is a Reservation here, and the sum per tier never passes the
+/// limit.
 ///
-/// Thread-safe. Reclaimers and listeners are called without the ledger's lock held, on the thread that asked.
+/// Thread-safe. Reclaimers and listeners are called on the thread that asked, and may use the ledger themselves. A
+/// reclaimer must not wait for a lock under which it reserves memory: another thread may hold it while it asks for
+/// reclaiming.
 class Ledger {
  public:
   static constexpr uint64_t kUnlimited = ~uint64_t{0};
@@ -114,6 +117,7 @@ class Ledger {
   uint64_t available(Tier tier) const;
 
   void add_reclaimer(Reclaimer* reclaimer);
+  /// Waits until no reclaiming is under way on another thread, so that `reclaimer` may be destroyed afterwards.
   void remove_reclaimer(Reclaimer* reclaimer);
   /// Calls `listener` for each event; returns a handle for remove_listener().
   int add_listener(std::function<void(const BudgetEvent&)> listener);
@@ -134,6 +138,7 @@ class Ledger {
   [[noreturn]] void refuse(Tag tag, Tier tier, uint64_t bytes, const std::string& what) const;
   void publish(const BudgetEvent& event);
 
+  std::recursive_mutex reclaiming_;  ///< Held while reclaimers are asked; taken before mutex_.
   mutable std::mutex mutex_;
   std::array<uint64_t, kTiers> limit_;
   std::array<Account, kTiers> total_{};

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +20,8 @@ struct SamplingFlags {
   SamplingOptions options;
 
   void add_to(CLI::App& command);
+  /// Whether request() brings a grammar, which the plan must know of.
+  bool has_grammar() const { return !grammar_file.empty() || !schema_file.empty(); }
   /// A request without a prompt. Reads grammar files; throws Error.
   GenerationRequest request(Engine& engine) const;
 };

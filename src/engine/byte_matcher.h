@@ -9,8 +9,9 @@
 
 namespace mneme {
 
-/// Finds any of a set of byte strings in a stream, one byte at a time (Aho and Corasick, 1975). The matcher is immutable;
-/// the place in the stream is a State, a plain number that the caller keeps and may copy. O(1) a byte, amortised.
+/// Finds any of a set of byte strings in a stream, one byte at a time (Aho and Corasick, 1975). The matcher is
+/// immutable; the place in the stream is a State, a plain number that the caller keeps and may copy. O(1) a byte,
+/// amortised.
 ///
 /// Used for stop strings, for the sequence breakers of DRY and for the trigger words of lazy grammars.
 class ByteMatcher {
@@ -30,6 +31,8 @@ class ByteMatcher {
   }
   /// Number of states; every State is below it.
   size_t n_states() const { return nodes_.size(); }
+  /// Bytes held, about.
+  size_t bytes() const { return nodes_.size() * (sizeof(Node) + sizeof(Node::children[0]) + 16); }
 
  private:
   static constexpr uint32_t kNone = ~uint32_t{0};

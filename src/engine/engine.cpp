@@ -14,9 +14,15 @@ std::unique_ptr<Engine> Engine::open(const std::string& path, const PlanRequest&
   engine->model_ = Model::build(engine->file_, ledger, request.context.value_or(0));
   engine->tokenizer_ = Tokenizer::load(engine->file_.metadata());
   engine->vocabulary_ = std::make_unique<TokenizerView>(*engine->tokenizer_);
+  uint64_t grammar_bytes = 0;
+  if (request.grammar) {
+    engine->trie_ = std::make_shared<const VocabularyTrie>(*engine->vocabulary_, ledger);
+    grammar_bytes =
+        engine->trie_->bytes() + TokenMatcher::usual_bytes(engine->vocabulary_->size()) * request.n_sequences;
+  }
   const uint64_t counted = ledger.used(Tier::kRam);
   const uint64_t resident = resident_bytes();
-  engine->plan_ = make_plan(*engine->model_, request, resident > counted ? resident - counted : 0);
+  engine->plan_ = make_plan(*engine->model_, request, resident > counted ? resident - counted : 0, grammar_bytes);
   engine->state_options_ = {request.kv, engine->plan_.context, engine->plan_.batch};
   return engine;
 }
@@ -39,9 +45,14 @@ std::unique_ptr<Engine> Engine::load(const std::string& path, const PlanRequest&
 }
 
 std::unique_ptr<GrammarState> Engine::make_grammar(std::string_view gbnf) {
-  auto grammar = std::make_shared<const Grammar>(gbnf);
-  if (!trie_) trie_ = std::make_shared<const VocabularyTrie>(*vocabulary_);
-  return std::make_unique<GrammarState>(TokenMatcher::create(std::move(grammar), trie_));
+  if (!trie_) trie_ = std::make_shared<const VocabularyTrie>(*vocabulary_, ledger_);
+  std::shared_ptr<const Grammar> grammar;
+  {
+    const Reservation scratch =
+        ledger_.reserve(Tag::kScratch, gbnf.size() * Grammar::kCompileBytes, "compiling a grammar");
+    grammar = std::make_shared<const Grammar>(gbnf);
+  }
+  return std::make_unique<GrammarState>(TokenMatcher::create(std::move(grammar), trie_, ledger_));
 }
 
 void Engine::check_tokens(std::span<const TokenId> tokens) const {
@@ -57,8 +68,8 @@ void Engine::check_room(int64_t n_tokens, uint64_t n_more) const {
   const uint64_t total = static_cast<uint64_t>(n_tokens) + n_more;
   if (total <= plan_.context) return;
   throw Error(ErrorCode::kContextOverflow,
-              fmt::format("[run] the context holds {} tokens, but {} are needed ({} present, {} new)", plan_.context, total,
-                          n_tokens, n_more),
+              fmt::format("[run] the context holds {} tokens, but {} are needed ({} present, {} new)", plan_.context,
+                          total, n_tokens, n_more),
               "shorten the input or raise --context");
 }
 

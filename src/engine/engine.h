@@ -7,8 +7,8 @@
 #include "base/function_ref.h"
 #include "engine/grammar/grammar_state.h"
 #include "engine/plan.h"
-#include "model/model.h"
 #include "engine/tokenizer_view.h"
+#include "model/model.h"
 #include "model/tokenizer/tokenizer.h"
 #include "weights/model_file.h"
 
@@ -16,12 +16,12 @@ namespace mneme {
 
 /// A model that is ready to run inside a memory limit: file, weights, vocabulary, plan and working memory.
 ///
-/// The ledger is the caller's and outlives the engine. One thread of control runs passes at a time (the scheduler's, or a
-/// command's); what it reads from model() and tokenizer() is immutable.
+/// The ledger is the caller's and outlives the engine. One thread of control runs passes at a time (the scheduler's, or
+/// a command's); what it reads from model() and tokenizer() is immutable.
 class Engine {
  public:
-  /// `path` is a file, a folder or the name of a pulled model. Opens, plans, refuses what does not fit before loading anything, then loads. Sets the ledger's limit to the plan's.
-  /// Shows a progress bar on a terminal. Throws Error.
+  /// `path` is a file, a folder or the name of a pulled model. Opens, plans, refuses what does not fit before loading
+  /// anything, then loads. Sets the ledger's limit to the plan's. Shows a progress bar on a terminal. Throws Error.
   static std::unique_ptr<Engine> load(const std::string& path, const PlanRequest& request, Ledger& ledger);
 
   /// Only opens and plans: nothing of the weights is read.
@@ -32,8 +32,9 @@ class Engine {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   /// The same vocabulary for samplers and grammars; lives as long as the engine.
   const VocabularyView& vocabulary() const { return *vocabulary_; }
-  /// A fresh state of a grammar in GBNF over this vocabulary. The vocabulary's trie is built once, when first needed.
-  /// Throws Error with the line and column of what is wrong.
+  /// A fresh state of a grammar in GBNF over this vocabulary. The vocabulary's trie is built once, when it is first
+  /// needed or before the plan is made that keeps room for grammars (PlanRequest::grammar). What the grammar takes is
+  /// counted as Tag::kCache. Throws Error with the line and column of what is wrong, Error(kOutOfBudget).
   std::unique_ptr<GrammarState> make_grammar(std::string_view gbnf);
   const MemoryPlan& plan() const { return plan_; }
   const StateOptions& state_options() const { return state_options_; }
@@ -43,9 +44,9 @@ class Engine {
   /// An empty sequence whose context may grow to the plan's.
   std::unique_ptr<SequenceState> make_state() const { return model_->make_state(state_options_, ledger_); }
 
-  /// Appends tokens to one sequence in passes of at most the plan's batch. `each(first, n, hidden)` is called after each
-  /// pass with the index of its first token, the number of rows and the rows before the output norm [n, E].
-  /// Throws Error(kInvalidArgument) for ids outside the vocabulary, Error(kContextOverflow) with both numbers when the
+  /// Appends tokens to one sequence in passes of at most the plan's batch. `each(first, n, hidden)` is called after
+  /// each pass with the index of its first token, the number of rows and the rows before the output norm [n, E]. Throws
+  /// Error(kInvalidArgument) for ids outside the vocabulary, Error(kContextOverflow) with both numbers when the
   /// sequence would grow too long; then nothing was appended.
   void run(SequenceState& state, std::span<const TokenId> tokens,
            FunctionRef<void(size_t first, size_t n, const float* hidden)> each);

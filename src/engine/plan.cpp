@@ -16,7 +16,9 @@ constexpr std::array<uint32_t, 6> kBatches = {512, 256, 128, 64, 32, 16};
 /// Growth of the process that no reservation covers: stacks, allocator slack, strings of a request.
 constexpr uint64_t kRuntimeSlack = uint64_t{3} << 19;
 /// Logits rows of one forward pass: a chunk of a prompt wants one, a decode step one a sequence.
-uint32_t outputs_of(const PlanRequest& request) { return std::max<uint32_t>(1, request.n_sequences); }
+uint32_t outputs_of(const PlanRequest& request) {
+  return std::max<uint32_t>(1, request.n_sequences);
+}
 
 /// Every matrix is read once a token, but of n experts only those used; token tables only when they are the output too.
 uint64_t active_weight_bytes(const Model& model, bool pack) {
@@ -34,7 +36,12 @@ uint64_t active_weight_bytes(const Model& model, bool pack) {
   return always + (h.n_experts > 0 ? experts * h.n_experts_used / h.n_experts : 0);
 }
 
-MemoryPlan fill(const Model& model, const PlanRequest& request, uint64_t runtime, uint64_t context, uint32_t batch) {
+/// Bytes that neither context nor batch change.
+struct Fixed {
+  uint64_t runtime, grammar;
+};
+
+MemoryPlan fill(const Model& model, const PlanRequest& request, const Fixed& fixed, uint64_t context, uint32_t batch) {
   MemoryPlan plan;
   plan.limit = request.memory;
   plan.context = context;
@@ -51,22 +58,26 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, uint64_t runtime
   }
   const std::vector<DType> dtypes(types.begin(), types.end());
   plan.rows = {
-      {Tag::kWeights, fmt::format("{} matrices", model.weights.matrices.size()), model.weights.resident_bytes(request.pack)},
-      {Tag::kKv, fmt::format("{} x {} tokens, {}", request.n_sequences, context, request.kv.name()), kv * request.n_sequences},
+      {Tag::kWeights, fmt::format("{} matrices", model.weights.matrices.size()),
+       model.weights.resident_bytes(request.pack)},
+      {Tag::kKv, fmt::format("{} x {} tokens, {}", request.n_sequences, context, request.kv.name()),
+       kv * request.n_sequences},
       {Tag::kActivation, fmt::format("passes of {} tokens", batch), model.workspace_bytes(batch, outputs_of(request))},
       {Tag::kScratch, "prepared inputs of products", kernels::matmul_scratch_bytes(batch, widest, dtypes)},
-      {Tag::kRuntime, "program, libraries, vocabulary", runtime + kRuntimeSlack},
+      {Tag::kRuntime, "program, libraries, vocabulary", fixed.runtime + kRuntimeSlack},
   };
+  if (request.grammar) plan.rows.push_back({Tag::kCache, "grammars: vocabulary tree, masks", fixed.grammar});
   plan.weight_bytes_per_token = active_weight_bytes(model, request.pack);
   plan.kv_bytes_per_token_at_end = kv;
   return plan;
 }
 
 /// Largest context up to `most` whose plan fits, in steps of 256 tokens; 0 when even one step does not.
-uint64_t largest_context(const Model& model, const PlanRequest& request, uint64_t runtime, uint64_t most, uint32_t batch) {
+uint64_t largest_context(const Model& model, const PlanRequest& request, const Fixed& fixed, uint64_t most,
+                         uint32_t batch) {
   constexpr uint64_t kStep = 256;
   const auto fits = [&](uint64_t context) {
-    return fill(model, request, runtime, context, batch).total() <= request.memory;
+    return fill(model, request, fixed, context, batch).total() <= request.memory;
   };
   if (fits(most)) return most;
   uint64_t low = 0, high = most / kStep;  // in steps; `low` fits, `high` may not
@@ -79,15 +90,15 @@ uint64_t largest_context(const Model& model, const PlanRequest& request, uint64_
   return std::min(most, low * kStep);
 }
 
-[[noreturn]] void refuse(const Model& model, const PlanRequest& request, uint64_t runtime, const MemoryPlan& plan) {
+[[noreturn]] void refuse(const Model& model, const PlanRequest& request, const Fixed& fixed, const MemoryPlan& plan) {
   const uint64_t short_context = std::min<uint64_t>(plan.context, 256);
   const uint32_t short_batch = model.causal ? plan.batch : static_cast<uint32_t>(short_context);
-  const uint64_t minimum = fill(model, request, runtime, short_context, short_batch).total();
+  const uint64_t minimum = fill(model, request, fixed, short_context, short_batch).total();
   std::string parts;
   for (const MemoryPlan::Row& row : plan.rows) {
     parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", tag_name(row.tag), format_byte_size(row.bytes));
   }
-  const uint64_t context = largest_context(model, request, runtime, plan.context, plan.batch);
+  const uint64_t context = largest_context(model, request, fixed, plan.context, plan.batch);
   // Rounded up, with a MiB for a next process that is a little larger, and in the form that --memory takes.
   const auto option = [](uint64_t bytes) { return fmt::format("--memory {}M", (bytes >> 20) + 2); };
   const std::string advice =
@@ -118,18 +129,21 @@ double MemoryPlan::decode_rate(double bytes_per_second) const {
 }
 
 double MemoryPlan::decode_rate_full(double bytes_per_second) const {
-  return bytes_per_second / static_cast<double>(std::max<uint64_t>(1, weight_bytes_per_token + kv_bytes_per_token_at_end));
+  return bytes_per_second /
+         static_cast<double>(std::max<uint64_t>(1, weight_bytes_per_token + kv_bytes_per_token_at_end));
 }
 
-MemoryPlan make_plan(const Model& model, const PlanRequest& given, uint64_t runtime) {
+MemoryPlan make_plan(const Model& model, const PlanRequest& given, uint64_t runtime_bytes, uint64_t grammar_bytes) {
+  const Fixed fixed{runtime_bytes, grammar_bytes};
   PlanRequest request = given;
   const uint64_t trained = model.hyper.n_context;
   if (request.memory == 0) request.memory = machine_memory_bytes();
   if (request.n_sequences == 0) fail(ErrorCode::kInvalidArgument, "[plan] expected at least one sequence");
-  if (request.batch && *request.batch == 0) fail(ErrorCode::kInvalidArgument, "[plan] expected a batch of at least 1 token");
+  if (request.batch && *request.batch == 0)
+    fail(ErrorCode::kInvalidArgument, "[plan] expected a batch of at least 1 token");
   if (request.context && (*request.context == 0 || *request.context > trained)) {
-    fail(ErrorCode::kInvalidArgument, "[plan] expected a context of 1 to {} tokens (the trained length), found {}", trained,
-         *request.context);
+    fail(ErrorCode::kInvalidArgument, "[plan] expected a context of 1 to {} tokens (the trained length), found {}",
+         trained, *request.context);
   }
   std::vector<uint32_t> batches(kBatches.begin(), kBatches.end());
   if (request.batch) batches = {*request.batch};
@@ -142,8 +156,8 @@ MemoryPlan make_plan(const Model& model, const PlanRequest& given, uint64_t runt
   uint32_t best_batch = batches.back();
   for (uint32_t batch : batches) {
     const uint64_t wanted = request.context.value_or(trained);
-    const uint64_t context = largest_context(model, request, runtime, wanted, batch);
-    if (context == wanted) return fill(model, request, runtime, context, batch);
+    const uint64_t context = largest_context(model, request, fixed, wanted, batch);
+    if (context == wanted) return fill(model, request, fixed, context, batch);
     const bool worthwhile = best_context == 0 || (batch >= 128 && context > best_context);
     if (worthwhile && context > 0) {
       best_context = context;
@@ -151,10 +165,10 @@ MemoryPlan make_plan(const Model& model, const PlanRequest& given, uint64_t runt
     }
   }
   if (request.context || best_context == 0) {
-    refuse(model, request, runtime, fill(model, request, runtime, request.context.value_or(std::min<uint64_t>(trained, 256)),
-                                         batches.back()));
+    refuse(model, request, fixed,
+           fill(model, request, fixed, request.context.value_or(std::min<uint64_t>(trained, 256)), batches.back()));
   }
-  return fill(model, request, runtime, best_context, best_batch);
+  return fill(model, request, fixed, best_context, best_batch);
 }
 
 }  // namespace mneme

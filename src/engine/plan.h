@@ -11,12 +11,13 @@ namespace mneme {
 
 /// What the user wants to run in.
 struct PlanRequest {
-  uint64_t memory = 0;                 ///< Limit in bytes; 0: all of the machine's.
-  std::optional<uint64_t> context;     ///< Tokens of one sequence; without it, as many as fit up to the trained length.
-  uint32_t n_sequences = 1;            ///< Sequences that run side by side.
-  std::optional<uint32_t> batch;       ///< Tokens of one forward pass; without it, the largest of 512, 256, ... that fits.
+  uint64_t memory = 0;              ///< Limit in bytes; 0: all of the machine's.
+  std::optional<uint64_t> context;  ///< Tokens of one sequence; without it, as many as fit up to the trained length.
+  uint32_t n_sequences = 1;         ///< Sequences that run side by side.
+  std::optional<uint32_t> batch;    ///< Tokens of one forward pass; without it, the largest of 512, 256, ... that fits.
   KvPolicy kv = KvPolicy::parse("f16");
-  bool pack = true;                    ///< Re-arrange weights for the processor.
+  bool pack = true;      ///< Re-arrange weights for the processor.
+  bool grammar = false;  ///< Requests may bring a grammar: keep room for what it needs.
 };
 
 /// Where each byte will go, computed from headers before anything is loaded.
@@ -32,7 +33,7 @@ struct MemoryPlan {
   uint32_t n_sequences = 1;
   uint32_t batch = 0;
   bool pack = true;
-  uint64_t weight_bytes_per_token = 0;  ///< Weights read to produce one token (of the experts only those used).
+  uint64_t weight_bytes_per_token = 0;     ///< Weights read to produce one token (of the experts only those used).
   uint64_t kv_bytes_per_token_at_end = 0;  ///< Keys and values read for one token when the context is full.
 
   uint64_t total() const;
@@ -42,9 +43,10 @@ struct MemoryPlan {
   double decode_rate_full(double bytes_per_second) const;
 };
 
-/// Makes the plan. `runtime_bytes` is what the process holds already (program, libraries, vocabulary).
-/// Throws Error(kOutOfBudget) with the table's sums, the least memory that would do and what to change, or
-/// Error(kInvalidArgument) for a context beyond the trained one.
-MemoryPlan make_plan(const Model& model, const PlanRequest& request, uint64_t runtime_bytes);
+/// Makes the plan. `runtime_bytes` is what the process holds already (program, libraries, vocabulary), `grammar_bytes`
+/// what grammars need, when the request wants them. Throws Error(kOutOfBudget) with the table's sums, the least memory
+/// that would do and what to change, or Error(kInvalidArgument) for a context beyond the trained one.
+MemoryPlan make_plan(const Model& model, const PlanRequest& request, uint64_t runtime_bytes,
+                     uint64_t grammar_bytes = 0);
 
 }  // namespace mneme

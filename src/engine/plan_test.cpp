@@ -91,5 +91,27 @@ TEST_F(PlanTest, LoadedEngineHoldsWhatWasPlanned) {
   EXPECT_GE(ledger.peak(Tier::kRam), engine->plan().total() * 95 / 100);
 }
 
+TEST_F(PlanTest, GrammarsHaveARowOfTheirOwn) {
+  Ledger ledger;
+  PlanRequest request;
+  request.context = 128;
+  request.batch = 16;
+  request.grammar = true;
+  const auto engine = Engine::load(path_, request, ledger);
+  const uint64_t planned = engine->plan().bytes(Tag::kCache);
+  const uint64_t tree = ledger.used(Tier::kRam, Tag::kCache);
+  EXPECT_GT(tree, engine->vocabulary().size() * 12);
+  EXPECT_EQ(planned, tree + TokenMatcher::usual_bytes(engine->vocabulary().size()));
+  const auto state = engine->make_grammar("root ::= \"a\" [b-y]* \"z\"");
+  (void)state->mask();
+  EXPECT_GT(ledger.used(Tier::kRam, Tag::kCache), tree);
+  EXPECT_LE(ledger.used(Tier::kRam, Tag::kCache), planned);
+  EXPECT_EQ(ledger.used(Tier::kRam, Tag::kScratch), 0u);
+
+  request.grammar = false;
+  Ledger other;
+  EXPECT_EQ(Engine::plan_only(path_, request, other)->plan().bytes(Tag::kCache), 0u);
+}
+
 }  // namespace
 }  // namespace mneme

@@ -57,12 +57,15 @@ void complete(const Options& options, const GlobalOptions& global, Engine& engin
 void run(Options options, const GlobalOptions& global) {
   if (!options.prompt_file.empty()) options.prompt = read_text_file(options.prompt_file);
   const bool one_shot = options.has_prompt;
-  if (one_shot && options.prompt.empty()) fail(ErrorCode::kInvalidArgument, "[run] expected a prompt, found an empty text");
+  if (one_shot && options.prompt.empty())
+    fail(ErrorCode::kInvalidArgument, "[run] expected a prompt, found an empty text");
   if (!one_shot && ::isatty(STDIN_FILENO) == 0) {
     fail(ErrorCode::kInvalidArgument, "[run] expected -p TEXT, --file FILE or a terminal to chat on");
   }
   Ledger ledger;
-  const auto engine = Engine::load(options.model.model, options.model.request(), ledger);
+  PlanRequest plan = options.model.request();
+  plan.grammar = options.sampling.has_grammar();
+  const auto engine = Engine::load(options.model.model, plan, ledger);
   if (!engine->model().output) {
     fail(ErrorCode::kUnsupported, "[run] {} is an encoder: use `mneme embed`", options.model.model);
   }
@@ -96,7 +99,8 @@ void add_run(CLI::App& app, GlobalOptions& global) {
   CLI::App* command = app.add_subcommand("run", "Chat with a model, or answer one prompt");
   options->model.add_to(*command);
   auto* prompt = command->add_option("-p,--prompt", options->prompt, "Answer this and end");
-  auto* file = command->add_option("-f,--file", options->prompt_file, "Answer the text of this file and end")->excludes(prompt);
+  auto* file =
+      command->add_option("-f,--file", options->prompt_file, "Answer the text of this file and end")->excludes(prompt);
   command->add_flag("--raw", options->raw, "Complete plain text: no chat template, only the text on stdout");
   command->add_option("--system", options->system, "System message");
   command->add_option("--template", options->template_file, "Chat template in a file, instead of the model's own");

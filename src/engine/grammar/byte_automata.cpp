@@ -37,12 +37,14 @@ ByteAutomata::State ByteAutomata::add(const CharSet& characters) {
     if (characters.contains(byte)) append(byte, kComplete);
   }
   if (characters.ranges().back().last < 0x80) return sets_.emplace(characters, state_with(edges)).first->second;
-  // Lead bytes: the payload of the lead byte is the top of the code point. Over-long forms are left out by the lower bounds,
-  // surrogates because no set contains them.
+  // Lead bytes: the payload of the lead byte is the top of the code point. Over-long forms are left out by the lower
+  // bounds, surrogates because no set contains them.
   const auto lead = [&](uint32_t byte, uint32_t payload, int n_remaining, uint32_t smallest) {
     const uint32_t shift = 6 * static_cast<uint32_t>(n_remaining);
     const uint32_t base = payload << shift, last = base + (1u << shift) - 1;
-    const CharSet part = characters.intersection(CharSet({{std::max(base, smallest), std::min(last, CharSet::kLargest)}}));
+    if (base >= smallest && includes(characters, base, last)) return append(byte, whole_tail(n_remaining));
+    const CharSet part =
+        characters.intersection(CharSet({{std::max(base, smallest), std::min(last, CharSet::kLargest)}}));
     if (!part.empty()) append(byte, tail(part, base, n_remaining));
   };
   for (uint32_t byte = 0xC2; byte < 0xE0; ++byte) lead(byte, byte & 0x1F, 1, 0x80);
@@ -57,17 +59,11 @@ ByteAutomata::State ByteAutomata::add(const CharSet& characters) {
 ByteAutomata::State ByteAutomata::tail(const CharSet& characters, uint32_t base, int n_remaining) {
   std::vector<Edge> edges;
   const uint32_t step = 1u << (6 * (n_remaining - 1));
-  // The branch for a part that lies wholly in the set is the same for every such part.
-  State whole = kRejected;
   for (uint32_t value = 0; value < 64; ++value) {
     const uint32_t first = base + value * step, last = first + step - 1;
     if (!intersects(characters, first, last)) continue;
-    State next = kComplete;
-    if (n_remaining > 1) {
-      const bool complete = includes(characters, first, last);
-      next = complete && whole != kRejected ? whole : tail(characters, first, n_remaining - 1);
-      if (complete) whole = next;
-    }
+    const State next = includes(characters, first, last) ? whole_tail(n_remaining - 1)
+                                                         : tail(characters, first, n_remaining - 1);
     const auto byte = static_cast<uint8_t>(0x80 + value);
     if (!edges.empty() && edges.back().next == next && edges.back().last + 1 == byte) {
       edges.back().last = byte;
@@ -76,6 +72,11 @@ ByteAutomata::State ByteAutomata::tail(const CharSet& characters, uint32_t base,
     }
   }
   return state_with(edges);
+}
+
+/// State before the last n_remaining bytes when all that they can say is in the set.
+ByteAutomata::State ByteAutomata::whole_tail(int n_remaining) {
+  return n_remaining == 0 ? kComplete : state_with({{0x80, 0xBF, whole_tail(n_remaining - 1)}});
 }
 
 ByteAutomata::State ByteAutomata::state_with(const std::vector<Edge>& edges) {
@@ -102,6 +103,14 @@ ByteAutomata::State ByteAutomata::step(State state, unsigned char byte) const {
 size_t ByteAutomata::n_bytes(State state) const {
   size_t n = 0;
   for (const Edge& e : edges(state)) n += static_cast<size_t>(e.last - e.first) + 1;
+  return n;
+}
+
+size_t ByteAutomata::bytes() const {
+  constexpr size_t kEntry = 64;  // links of a map, and what the allocator adds
+  size_t n = edges_.capacity() * sizeof(Edge) + first_edge_.capacity() * sizeof(size_t);
+  for (const auto& [set, state] : sets_) n += kEntry + sizeof set + set.ranges().size() * sizeof(CharRange);
+  for (const auto& [edges, state] : states_) n += kEntry + sizeof edges + edges.size() * sizeof(Edge);
   return n;
 }
 

@@ -8,7 +8,8 @@
 
 namespace mneme {
 
-/// Builds the nodes of an expression from its end: compile(e, next) returns the node at which e begins when `next` follows.
+/// Builds the nodes of an expression from its end: compile(e, next) returns the node at which e begins when `next`
+/// follows.
 class Grammar::Compiler {
  public:
   Compiler(Grammar& grammar, const Rules& rules, const RulesAnalysis& analysis)
@@ -28,7 +29,8 @@ class Grammar::Compiler {
       case Expression::Kind::kLiteral:
         for (auto c = e.text.rbegin(); c != e.text.rend(); ++c) next = characters(CharSet::single(*c), next);
         return next;
-      case Expression::Kind::kCharacters: return characters(e.characters, next);
+      case Expression::Kind::kCharacters:
+        return characters(e.characters, next);
       case Expression::Kind::kRule: {
         const bool skippable = analysis_.nullable(rules_.bodies[e.rule]);
         return add({.kind = Kind::kCall, .skippable = skippable, .target = e.rule, .next = next});
@@ -36,8 +38,10 @@ class Grammar::Compiler {
       case Expression::Kind::kSequence:
         for (auto part = e.parts.rbegin(); part != e.parts.rend(); ++part) next = compile(*part, next);
         return next;
-      case Expression::Kind::kAlternatives: return alternatives(e, next);
-      case Expression::Kind::kRepeat: return repeat(e, next);
+      case Expression::Kind::kAlternatives:
+        return alternatives(e, next);
+      case Expression::Kind::kRepeat:
+        return repeat(e, next);
     }
     return next;
   }
@@ -88,7 +92,8 @@ Grammar::Grammar(const Rules& rules) : nodes_(1), root_(rules.root) {
   analysis.refuse_left_recursion();
   const Expression& root = rules.bodies[rules.root];
   if (!analysis.productive(root)) {
-    fail(ErrorCode::kInvalidArgument, "[compile grammar] expected a root that can end, found that '{}' matches no finite text",
+    fail(ErrorCode::kInvalidArgument,
+         "[compile grammar] expected a root that can end, found that '{}' matches no finite text",
          rules.names[rules.root]);
   }
   root_is_nullable_ = analysis.nullable(root);
@@ -99,8 +104,14 @@ Grammar::Grammar(const Rules& rules) : nodes_(1), root_(rules.root) {
 
 Grammar::Grammar(std::string_view gbnf) : Grammar(parse_gbnf(gbnf)) {}
 
-/// Procedures that this one may call before it has read anything. A node belongs to one procedure only, so `seen` may be
-/// shared between calls for different ones.
+size_t Grammar::bytes() const {
+  return nodes_.capacity() * sizeof(Node) +
+         (branches_.capacity() + starts_.capacity() + ranks_.capacity() + order_.capacity()) * sizeof(uint32_t) +
+         characters_.bytes();
+}
+
+/// Procedures that this one may call before it has read anything. A node belongs to one procedure only, so `seen` may
+/// be shared between calls for different ones.
 std::vector<Grammar::ProcedureId> Grammar::leftmost_calls(ProcedureId procedure, std::vector<bool>& seen) const {
   std::vector<ProcedureId> calls;
   std::vector<NodeId> pending = {starts_[procedure]};
@@ -112,7 +123,8 @@ std::vector<Grammar::ProcedureId> Grammar::leftmost_calls(ProcedureId procedure,
     const Node& n = nodes_[id];
     switch (n.kind) {
       case Kind::kEnd:
-      case Kind::kCharacters: break;
+      case Kind::kCharacters:
+        break;
       case Kind::kCall:
       case Kind::kRepeat:
         calls.push_back(n.target);

@@ -12,9 +12,9 @@ namespace mneme {
 
 /// A grammar compiled for matching: immutable, shared by all sequences that use it.
 ///
-/// It is a set of procedures: the rules, and the body of each repetition. A procedure is a graph of nodes; what comes after
-/// a node is `next`. A repetition is one node with a counter, so x{0,1000} is not expanded. Parts that match no finite text
-/// are left out, so that whoever follows the nodes can always come to an end.
+/// It is a set of procedures: the rules, and the body of each repetition. A procedure is a graph of nodes; what comes
+/// after a node is `next`. A repetition is one node with a counter, so x{0,1000} is not expanded. Parts that match no
+/// finite text are left out, so that whoever follows the nodes can always come to an end.
 class Grammar {
  public:
   using NodeId = uint32_t;
@@ -27,10 +27,11 @@ class Grammar {
     Kind kind = Kind::kEnd;
     bool skippable = false;  ///< kCall: the rule can match the empty text
     uint32_t rule = 0;       ///< rule that the node belongs to
-    uint32_t target = 0;     ///< kCharacters: state of characters(); kCall, kRepeat: procedure; kAlternatives: first branch
-    NodeId next = kEnd;      ///< not for kAlternatives, whose branches lead on themselves
-    uint32_t min = 0;        ///< kRepeat; 0 when the body can match the empty text
-    uint32_t max = 0;        ///< kRepeat: largest count or Expression::kUnlimited; kAlternatives: number of branches
+    uint32_t target =
+        0;               ///< kCharacters: state of characters(); kCall, kRepeat: procedure; kAlternatives: first branch
+    NodeId next = kEnd;  ///< not for kAlternatives, whose branches lead on themselves
+    uint32_t min = 0;    ///< kRepeat; 0 when the body can match the empty text
+    uint32_t max = 0;    ///< kRepeat: largest count or Expression::kUnlimited; kAlternatives: number of branches
   };
 
   /// Throws Error(kInvalidArgument) for left recursion (which names the cycle of rules) and for a root that matches no
@@ -44,12 +45,17 @@ class Grammar {
   NodeId branch(uint32_t index) const { return branches_[index]; }
   const ByteAutomata& characters() const { return characters_; }
 
+  /// Bytes held.
+  size_t bytes() const;
+  /// The most that parsing and compiling a text takes while it lasts, for each of its bytes.
+  static constexpr size_t kCompileBytes = 288;
+
   ProcedureId root() const { return root_; }
   bool root_is_nullable() const { return root_is_nullable_; }
   size_t n_procedures() const { return starts_.size(); }
   NodeId start_of(ProcedureId procedure) const { return starts_[procedure]; }
-  /// A number for each procedure, 0 to n_procedures() - 1. A procedure that calls another before it has read anything has
-  /// the lower rank; there is such an order because there is no left recursion.
+  /// A number for each procedure, 0 to n_procedures() - 1. A procedure that calls another before it has read anything
+  /// has the lower rank; there is such an order because there is no left recursion.
   uint32_t rank(ProcedureId procedure) const { return ranks_[procedure]; }
   ProcedureId procedure_of_rank(uint32_t rank) const { return order_[rank]; }
 

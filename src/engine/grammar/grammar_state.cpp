@@ -10,11 +10,15 @@ namespace {
 
 constexpr int kStateVersion = 1;
 constexpr size_t kMaxTriggerBytes = 64 * 1024;
+constexpr size_t kMaxLazyMasks = 64;
 
 }  // namespace
 
-GrammarState::Lazy::Lazy(GrammarTrigger trigger, std::vector<TokenMatcher::Handle> after)
-    : tokens(std::move(trigger.tokens)), words(trigger.words), after_word(std::move(after)), masks(words.n_states()) {}
+GrammarState::Lazy::Lazy(GrammarTrigger trigger, std::vector<TokenMatcher::Handle> after, Ledger& ledger)
+    : tokens(std::move(trigger.tokens)),
+      words(trigger.words),
+      after_word(std::move(after)),
+      memory(ledger.reserve(Tag::kCache, words.bytes(), "trigger of a grammar")) {}
 
 GrammarState::GrammarState(std::shared_ptr<TokenMatcher> matcher, GrammarTrigger trigger)
     : matcher_(std::move(matcher)), at_(matcher_->start()) {
@@ -49,7 +53,7 @@ GrammarState::GrammarState(std::shared_ptr<TokenMatcher> matcher, GrammarTrigger
            brief_text(vocabulary.piece(id)));
     }
   }
-  lazy_ = std::make_shared<Lazy>(std::move(trigger), std::move(after_word));
+  lazy_ = std::make_shared<Lazy>(std::move(trigger), std::move(after_word), matcher_->ledger());
 }
 
 /// Where the sequence stands after a token that does not end the answer; nothing when it is not allowed.
@@ -94,8 +98,9 @@ const TokenMask& GrammarState::mask() {
 /// and walking the vocabulary at the same time.
 std::shared_ptr<const TokenMask> GrammarState::lazy_mask() {
   const std::lock_guard lock(lazy_->mutex);
-  std::shared_ptr<const TokenMask>& known = lazy_->masks[search_];
-  if (known) return known;
+  if (const auto known = lazy_->masks.find(search_); known != lazy_->masks.end()) return known->second;
+  if (lazy_->masks.size() == kMaxLazyMasks) lazy_->masks.clear();
+  lazy_->memory.resize(lazy_->words.bytes() + (lazy_->masks.size() + 1) * matcher_->vocabulary().size() / 8);
   const VocabularyTrie& trie = matcher_->trie();
   auto mask = std::make_shared<TokenMask>(matcher_->vocabulary().size(), true);
   std::vector<ByteMatcher::State> path(trie.longest_text() + 1, search_);
@@ -114,8 +119,7 @@ std::shared_ptr<const TokenMask> GrammarState::lazy_mask() {
     if (!after(id)) mask->clear(id);
   }
   for (const TokenId id : lazy_->tokens) mask->set(id);
-  known = std::move(mask);
-  return known;
+  return lazy_->masks.emplace(search_, std::move(mask)).first->second;
 }
 
 void GrammarState::accept(TokenId id) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -14,8 +15,8 @@
 
 namespace mneme {
 
-/// When a lazy grammar begins to act: as soon as one of the words appears in the text or one of the tokens is taken. The
-/// word, or the text of the token, is the first text that the grammar sees.
+/// When a lazy grammar begins to act: as soon as one of the words appears in the text or one of the tokens is taken.
+/// The word, or the text of the token, is the first text that the grammar sees.
 struct GrammarTrigger {
   std::vector<std::string> words;
   std::vector<TokenId> tokens;
@@ -30,18 +31,19 @@ struct GrammarTrigger {
 ///   TokenId t = sampler.sample(logits, &state);
 ///   sampler.accept(t); state.accept(t);
 ///
-/// The sampler asks allows() for its winner and mask() only when the winner is refused (ConstraintMode::kWinnerFirst), or
-/// mask() first (kExact). A token is allowed when all its bytes can be read; it may end inside a character if the grammar
-/// allows a completion. Tokens that end the answer are allowed exactly when the text is complete; when the grammar allows no
-/// further text they are the only ones.
+/// The sampler asks allows() for its winner and mask() only when the winner is refused (ConstraintMode::kWinnerFirst),
+/// or mask() first (kExact). A token is allowed when all its bytes can be read; it may end inside a character if the
+/// grammar allows a completion. Tokens that end the answer are allowed exactly when the text is complete; when the
+/// grammar allows no further text they are the only ones.
 ///
 /// Forks may be used from several threads, each by one at a time.
 ///
-/// A lazy state allows everything until its trigger, except that a token which holds the trigger must go on as the grammar
-/// says.
+/// A lazy state allows everything until its trigger, except that a token which holds the trigger must go on as the
+/// grammar says.
 class GrammarState : public TokenConstraint {
  public:
-  /// Throws Error(kInvalidArgument) when a trigger is empty, no token of the vocabulary, or no beginning of the grammar.
+  /// Throws Error(kInvalidArgument) when a trigger is empty, no token of the vocabulary, or no beginning of the
+  /// grammar. What asks the matcher may throw what that throws.
   explicit GrammarState(std::shared_ptr<TokenMatcher> matcher, GrammarTrigger trigger = {});
 
   bool allows(TokenId id) override;
@@ -58,19 +60,21 @@ class GrammarState : public TokenConstraint {
 
   /// The tokens accepted so far; load_state() accepts them again, starting anew.
   Json save_state() const;
-  /// Throws Error(kCorruptData) when `state` is not from save_state() or does not fit the grammar; nothing changes then.
+  /// Throws Error(kCorruptData) when `state` is not from save_state() or does not fit the grammar; nothing changes
+  /// then.
   void load_state(const Json& state);
 
  private:
   /// Trigger of a lazy grammar, shared between forks.
   struct Lazy {
-    Lazy(GrammarTrigger trigger, std::vector<TokenMatcher::Handle> after);
+    Lazy(GrammarTrigger trigger, std::vector<TokenMatcher::Handle> after, Ledger& ledger);
 
     std::vector<TokenId> tokens;  ///< ascending
     ByteMatcher words;
-    std::vector<TokenMatcher::Handle> after_word;  ///< by word: the grammar after reading it
-    std::mutex mutex;                                     ///< of `masks`
-    std::vector<std::shared_ptr<const TokenMask>> masks;  ///< by place in `words`; null: not needed yet
+    std::vector<TokenMatcher::Handle> after_word;                          ///< by word: the grammar after reading it
+    std::mutex mutex;                                                      ///< of `masks`
+    std::map<ByteMatcher::State, std::shared_ptr<const TokenMask>> masks;  ///< by place in `words`
+    Reservation memory;                                                    ///< of `words` and `masks`
   };
   struct Position {
     bool active;

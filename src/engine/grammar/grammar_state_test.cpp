@@ -27,8 +27,9 @@ ListVocabulary call_vocabulary() {
 }
 
 std::shared_ptr<TokenMatcher> make_matcher(const std::string& gbnf, const VocabularyView& vocabulary) {
+  static Ledger ledger;
   return TokenMatcher::create(std::make_shared<const Grammar>(gbnf),
-                              std::make_shared<const VocabularyTrie>(vocabulary));
+                              std::make_shared<const VocabularyTrie>(vocabulary, ledger), ledger);
 }
 
 TokenId token(const VocabularyView& vocabulary, std::string_view piece) {

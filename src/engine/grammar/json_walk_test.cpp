@@ -244,7 +244,8 @@ std::string walk(const std::shared_ptr<TokenMatcher>& matcher, PhiloxStream& ran
 
 TEST(JsonWalk, AllowedTokensAlwaysEndInJsonThatFitsTheSchema) {
   PhiloxStream random(12);
-  const auto trie = std::make_shared<const VocabularyTrie>(vocabulary());
+  Ledger ledger;
+  const auto trie = std::make_shared<const VocabularyTrie>(vocabulary(), ledger);
   int n_schemas = 0, n_refused = 0;
   size_t n_bytes = 0;
   while (n_schemas < 200) {
@@ -261,7 +262,7 @@ TEST(JsonWalk, AllowedTokensAlwaysEndInJsonThatFitsTheSchema) {
       continue;
     }
     ++n_schemas;
-    const auto matcher = TokenMatcher::create(std::make_shared<const Grammar>(gbnf), trie);
+    const auto matcher = TokenMatcher::create(std::make_shared<const Grammar>(gbnf), trie, ledger);
     const SchemaValidator validator(schema);
     for (int i = 0; i < 4; ++i) {
       const std::string text = walk(matcher, random);

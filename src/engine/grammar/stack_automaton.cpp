@@ -16,7 +16,9 @@ uint64_t mix(uint64_t hash, uint64_t value) {
   return hash ^ (hash >> 33);
 }
 
-uint64_t hash_of(const StackAutomaton::Frame& f) { return mix(mix(mix(0, f.node), f.value), f.below); }
+uint64_t hash_of(const StackAutomaton::Frame& f) {
+  return mix(mix(mix(0, f.node), f.value), f.below);
+}
 
 uint64_t hash_of(const std::vector<uint32_t>& frames) {
   uint64_t hash = frames.size();
@@ -24,7 +26,8 @@ uint64_t hash_of(const std::vector<uint32_t>& frames) {
   return hash;
 }
 
-/// Makes room in an open-addressing table that would be more than half full; true when it is empty now and must be refilled.
+/// Makes room in an open-addressing table that would be more than half full; true when it is empty now and must be
+/// refilled.
 bool grow(std::vector<uint32_t>& table, size_t n_entries, uint32_t free) {
   if (table.size() > 2 * n_entries + 2) return false;
   size_t size = 64;
@@ -35,10 +38,11 @@ bool grow(std::vector<uint32_t>& table, size_t n_entries, uint32_t free) {
 
 }  // namespace
 
-StackAutomaton::StackAutomaton(std::shared_ptr<const Grammar> grammar)
+StackAutomaton::StackAutomaton(std::shared_ptr<const Grammar> grammar, Reservation memory)
     : grammar_(std::move(grammar)),
       n_classes_(grammar_->characters().classify_bytes(class_of_byte_)),
       frames_(2),
+      memory_(std::move(memory)),
       continued_in_(2),
       called_in_(grammar_->n_procedures()),
       expanded_in_(grammar_->n_nodes()),
@@ -99,7 +103,7 @@ StackAutomaton::SetId StackAutomaton::set_of(std::vector<FrameId> frames) {
     free_sets_.pop_back();
   }
   n_set_entries_ += frames.size();
-  sets_[id] = {std::move(frames), 0, kUnknown, true};
+  sets_[id] = {std::move(frames), nullptr, 0, true};
   set_table_[slot] = id;
   return id;
 }
@@ -112,12 +116,13 @@ void StackAutomaton::index_set(SetId id) {
 }
 
 StackAutomaton::SetId StackAutomaton::step(SetId state, unsigned char byte) {
-  uint32_t& row = sets_[state].row;
-  if (row == kUnknown) {
-    row = static_cast<uint32_t>(transitions_.size() / n_classes_);
-    transitions_.resize(transitions_.size() + n_classes_, kUnknown);
+  std::unique_ptr<SetId[]>& next = sets_[state].next;
+  if (!next) {
+    next = std::make_unique_for_overwrite<SetId[]>(n_classes_);
+    std::fill_n(next.get(), n_classes_, kUnknown);
+    ++n_rows_;
   }
-  const SetId known = transitions_[row * n_classes_ + class_of_byte_[byte]];
+  const SetId known = next[class_of_byte_[byte]];
   return known != kUnknown ? known : work_out(state, byte);
 }
 
@@ -138,7 +143,7 @@ StackAutomaton::SetId StackAutomaton::work_out(SetId state, unsigned char byte) 
     }
   }
   const SetId result = end_closure();
-  transitions_[sets_[state].row * n_classes_ + class_of_byte_[byte]] = result;
+  sets_[state].next[class_of_byte_[byte]] = result;
   return result;
 }
 
@@ -242,11 +247,13 @@ void StackAutomaton::call(Grammar::ProcedureId procedure, std::span<const FrameI
     to_enter_.push(grammar_->rank(procedure));
   }
   spend(callers.size());
+  caller_capacity_ -= all.capacity();
   all.insert(all.end(), callers.begin(), callers.end());
+  caller_capacity_ += all.capacity();
 }
 
-/// Calls `procedure` and goes on at `next` after it. At the end of a procedure its own callers wait instead, so lists made by
-/// right recursion stay flat.
+/// Calls `procedure` and goes on at `next` after it. At the end of a procedure its own callers wait instead, so lists
+/// made by right recursion stay flat.
 void StackAutomaton::call_then(Grammar::ProcedureId procedure, Grammar::NodeId next, SetId below) {
   if (next == Grammar::kEnd) {
     call(procedure, sets_[below].frames);
@@ -259,8 +266,10 @@ void StackAutomaton::call_then(Grammar::ProcedureId procedure, Grammar::NodeId n
 void StackAutomaton::enter(Grammar::ProcedureId procedure) {
   const SetId below = set_of(callers_[procedure]);
   if (sets_[below].frames.size() > kMaxFrames) {
-    fail(ErrorCode::kUnsupported, "[match grammar] expected at most {} callers of one rule at once, found more: the grammar is "
-         "too ambiguous", kMaxFrames);
+    fail(ErrorCode::kUnsupported,
+         "[match grammar] expected at most {} callers of one rule at once, found more: the grammar is "
+         "too ambiguous",
+         kMaxFrames);
   }
   inside_.clear();
   arrive(grammar_->start_of(procedure), below, true);
@@ -288,8 +297,10 @@ StackAutomaton::SetId StackAutomaton::end_closure() {
   std::sort(reached_.begin(), reached_.end());
   reached_.erase(std::unique(reached_.begin(), reached_.end()), reached_.end());
   if (reached_.size() > kMaxFrames) {
-    fail(ErrorCode::kUnsupported, "[match grammar] expected at most {} readings of the text at once, found {}: the grammar is too "
-         "ambiguous", kMaxFrames, reached_.size());
+    fail(ErrorCode::kUnsupported,
+         "[match grammar] expected at most {} readings of the text at once, found {}: the grammar is too "
+         "ambiguous",
+         kMaxFrames, reached_.size());
   }
   return set_of(reached_);
 }
@@ -299,6 +310,19 @@ void StackAutomaton::spend(uint64_t steps) {
     fail(ErrorCode::kUnsupported, "[match grammar] the grammar needs too much work for one token: it is too ambiguous");
   }
   work_left_ -= steps;
+  if (bytes() > counted_bytes_) count_bytes();
+}
+
+/// Counts ahead, so that it seldom has to.
+void StackAutomaton::count_bytes() {
+  constexpr size_t kStep = size_t{64} << 10;
+  const size_t ahead = bytes() + kStep;
+  if (ahead > kMaxBytes) {
+    fail(ErrorCode::kUnsupported,
+         "[match grammar] the grammar needs more than {} bytes for one token: it is too ambiguous", kMaxBytes);
+  }
+  memory_.resize(ahead);
+  counted_bytes_ = ahead;
 }
 
 void StackAutomaton::collect() {
@@ -339,23 +363,34 @@ void StackAutomaton::collect() {
   free_sets_.clear();
   for (SetId id = 0; id < sets_.size(); ++id) {
     Set& s = sets_[id];
-    s.row = kUnknown;
+    s.next.reset();
     if (set_needed[id]) {
       for (FrameId& f : s.frames) f = new_id[f];
       n_set_entries_ += s.frames.size();
     } else {
-      s = {{}, 0, kUnknown, false};
-      free_sets_.push_back(id);
+      s = {{}, nullptr, 0, false};
     }
   }
-  transitions_.clear();
-  transitions_.shrink_to_fit();
+  while (!sets_.back().used) sets_.pop_back();  // kDead stays
+  sets_.shrink_to_fit();
+  for (SetId id = 0; id < sets_.size(); ++id) {
+    if (!sets_[id].used) free_sets_.push_back(id);
+  }
+  n_rows_ = 0;
   set_table_.clear();
+  for (std::vector<FrameId>& callers : callers_) callers = {};
+  caller_capacity_ = 0;
+  counted_bytes_ = 0;
+  memory_.resize(bytes());
 }
 
 size_t StackAutomaton::bytes() const {
-  return frames_.size() * (sizeof(Frame) + sizeof(uint32_t)) + (frame_table_.size() + set_table_.size()) * sizeof(uint32_t) +
-         sets_.size() * sizeof(Set) + n_set_entries_ * sizeof(FrameId) + transitions_.size() * sizeof(SetId);
+  constexpr size_t kBlock = 16;  // what the allocator adds to a block
+  const size_t marks = (called_in_.size() + expanded_in_.size() + continued_in_.capacity()) * sizeof(uint32_t) +
+                       callers_.size() * sizeof callers_[0];
+  return marks + frames_.capacity() * sizeof(Frame) + (frame_table_.size() + set_table_.size()) * sizeof(uint32_t) +
+         sets_.capacity() * (sizeof(Set) + kBlock) + (n_set_entries_ + caller_capacity_) * sizeof(FrameId) +
+         n_rows_ * (n_classes_ * sizeof(SetId) + kBlock);
 }
 
 }  // namespace mneme

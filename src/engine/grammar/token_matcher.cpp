@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
+
 namespace mneme {
 
 using FrameId = StackAutomaton::FrameId;
@@ -17,17 +19,29 @@ constexpr size_t kMaxLocalFrames = 16;
 
 }  // namespace
 
-TokenMatcher::TokenMatcher(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const VocabularyTrie> trie)
-    : trie_(std::move(trie)), automaton_(std::move(grammar)), path_(trie_->longest_text() + 1) {}
+TokenMatcher::TokenMatcher(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const VocabularyTrie> trie,
+                           Ledger& ledger)
+    : trie_(std::move(trie)),
+      ledger_(ledger),
+      grammar_memory_(ledger.reserve(Tag::kCache, grammar->bytes(), "grammar")),
+      mask_memory_(ledger.reserve(Tag::kCache, 0, "masks of a grammar")),
+      automaton_(std::move(grammar), ledger.reserve(Tag::kCache, 0, "states of a grammar")),
+      path_(trie_->longest_text() + 1) {
+  ledger_.add_reclaimer(this);
+}
+
+TokenMatcher::~TokenMatcher() {
+  ledger_.remove_reclaimer(this);
+}
 
 std::shared_ptr<TokenMatcher> TokenMatcher::create(std::shared_ptr<const Grammar> grammar,
-                                                   std::shared_ptr<const VocabularyTrie> trie) {
-  return std::shared_ptr<TokenMatcher>(new TokenMatcher(std::move(grammar), std::move(trie)));
+                                                   std::shared_ptr<const VocabularyTrie> trie, Ledger& ledger) {
+  return std::shared_ptr<TokenMatcher>(new TokenMatcher(std::move(grammar), std::move(trie), ledger));
 }
 
 TokenMatcher::Handle::Handle(std::shared_ptr<TokenMatcher> matcher, SetId state)
     : matcher_(std::move(matcher)), state_(state) {
-  const std::lock_guard lock(matcher_->mutex_);
+  const Lock lock(*matcher_);
   matcher_->automaton_.retain(state_);
 }
 
@@ -39,24 +53,63 @@ TokenMatcher::Handle& TokenMatcher::Handle::operator=(const Handle& other) {
 }
 
 TokenMatcher::Handle::~Handle() {
-  const std::lock_guard lock(matcher_->mutex_);
+  const Lock lock(*matcher_);
   matcher_->automaton_.release(state_);
 }
 
-/// Called while no state is in use but those behind handles: forgets what takes too much room and grants new work.
-void TokenMatcher::prepare() {
+void TokenMatcher::forget_masks() {
+  masks_.clear();
+  local_masks_.clear();
+  n_local_exits_ = 0;
+  count_masks(0);
+}
+
+/// Only while no state is in use but those behind handles.
+void TokenMatcher::forget_all() {
+  forget_masks();
+  automaton_.collect();
+}
+
+/// Counts the masks that are kept and `n_more` of them.
+void TokenMatcher::count_masks(size_t n_more) {
+  mask_memory_.resize((masks_.size() + n_more) * mask_bytes() + local_mask_bytes());
+}
+
+/// Does `work` under the lock, with a new allowance. What takes too much room is forgotten before, and everything when
+/// the ledger has no room; then `work` is done again. It uses no state but those behind handles.
+template <typename Work>
+auto TokenMatcher::with_room(Work work) {
+  const Lock lock(*this);
   if (automaton_.bytes() > kAutomatonBytes) {
-    masks_.clear();
-    local_masks_.clear();
-    n_local_exits_ = 0;
-    automaton_.collect();
-  }
-  if (masks_.size() * mask_bytes() > kMaskBytes) masks_.clear();
-  if (local_masks_.size() * mask_bytes() + n_local_exits_ * sizeof(uint32_t) > kMaskBytes) {
-    local_masks_.clear();
-    n_local_exits_ = 0;
+    forget_all();
+  } else if (masks_.size() * mask_bytes() > kMaskBytes || local_mask_bytes() > kMaskBytes) {
+    forget_masks();
   }
   automaton_.limit_work();
+  try {
+    return work();
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kOutOfBudget) throw;
+  }
+  forget_all();
+  automaton_.limit_work();
+  return work();
+}
+
+uint64_t TokenMatcher::reclaimable(Tier tier) const {
+  if (tier != Tier::kRam || locked_here()) return 0;
+  const std::unique_lock lock(mutex_, std::try_to_lock);
+  return lock ? mask_memory_.bytes() : 0;
+}
+
+uint64_t TokenMatcher::reclaim(Tier tier, uint64_t) {
+  if (tier != Tier::kRam || locked_here()) return 0;
+  std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock) return 0;
+  const Lock mine(*this, std::move(lock));
+  const uint64_t freed = mask_memory_.bytes();
+  forget_masks();
+  return freed;
 }
 
 TokenMatcher::SetId TokenMatcher::run(SetId state, std::string_view text) {
@@ -68,30 +121,27 @@ TokenMatcher::SetId TokenMatcher::run(SetId state, std::string_view text) {
 }
 
 TokenMatcher::Handle TokenMatcher::advance(const Handle& from, std::string_view text) {
-  const std::lock_guard lock(mutex_);
-  prepare();
-  const SetId state = run(from.state(), text);
-  automaton_.retain(state);
-  return Handle(shared_from_this(), state, Handle::Retained{});
+  return with_room([&] {
+    const SetId state = run(from.state(), text);
+    automaton_.retain(state);
+    return Handle(shared_from_this(), state, Handle::Retained{});
+  });
 }
 
 bool TokenMatcher::allows(const Handle& from, std::string_view text) {
-  const std::lock_guard lock(mutex_);
-  prepare();
-  return run(from.state(), text) != StackAutomaton::kDead;
+  return with_room([&] { return run(from.state(), text) != StackAutomaton::kDead; });
 }
 
 bool TokenMatcher::is_complete(const Handle& at) {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(*this);
   return automaton_.is_complete(at.state());
 }
 
 std::shared_ptr<const TokenMask> TokenMatcher::mask(const Handle& at) {
-  const std::lock_guard lock(mutex_);
-  prepare();
-  std::shared_ptr<const TokenMask>& known = masks_[at.state()];
-  if (!known) known = work_out(at.state());
-  return known;
+  return with_room([&] {
+    const auto found = masks_.find(at.state());
+    return found != masks_.end() ? found->second : masks_.emplace(at.state(), work_out(at.state())).first->second;
+  });
 }
 
 /// Visits the trie nodes in [begin, end), which lie below one node of the given depth, with the state after their text;
@@ -113,6 +163,7 @@ void TokenMatcher::walk(SetId from, size_t begin, size_t end, size_t depth, Visi
 }
 
 std::shared_ptr<const TokenMask> TokenMatcher::work_out(SetId state) {
+  count_masks(1);
   auto mask = std::make_shared<TokenMask>(trie_->vocabulary().size());
   if (automaton_.is_complete(state)) {
     for (const TokenId id : trie_->ends_of_generation()) mask->set(id);
@@ -157,8 +208,8 @@ bool TokenMatcher::add_local(FrameId top, TokenMask& mask) {
   return true;
 }
 
-/// The frame with the repetitions of one rule around it, and nothing known below; `rest` is what really lies below. Counters
-/// are reduced to what the longest token can tell apart.
+/// The frame with the repetitions of one rule around it, and nothing known below; `rest` is what really lies below.
+/// Counters are reduced to what the longest token can tell apart.
 FrameId TokenMatcher::localize(FrameId top, SetId& rest) {
   const Grammar& grammar = automaton_.grammar();
   const StackAutomaton::Frame at = automaton_.frame(top);
@@ -179,20 +230,21 @@ FrameId TokenMatcher::localize(FrameId top, SetId& rest) {
   return automaton_.push(at.node, at.value, below);
 }
 
-/// A count with the same future as `done` over the length of any token. Each time takes at least one byte, so what matters is
-/// how many times are still needed, and how many are still possible, up to one more than the longest text.
+/// A count with the same future as `done` over the length of any token. Each time takes at least one byte, so what
+/// matters is how many times are still needed, and how many are still possible, up to one more than the longest text.
 uint32_t TokenMatcher::canonical_count(const Grammar::Node& repeat, uint32_t done) const {
   const auto horizon = static_cast<uint32_t>(trie_->longest_text()) + 1;
   if (repeat.max == Expression::kUnlimited) {
     return done < repeat.min && repeat.min - done > horizon ? 0 : done;
   }
-  if (repeat.max - done <= horizon) return done;          // the upper limit may be reached
-  if (done >= repeat.min) return repeat.min;              // only the upper limit remains, and it is far
-  return repeat.min - done > horizon ? 0 : done;          // the lower limit is far, or near
+  if (repeat.max - done <= horizon) return done;  // the upper limit may be reached
+  if (done >= repeat.min) return repeat.min;      // only the upper limit remains, and it is far
+  return repeat.min - done > horizon ? 0 : done;  // the lower limit is far, or near
 }
 
 const TokenMatcher::LocalMask& TokenMatcher::local_mask(FrameId local) {
   if (const auto found = local_masks_.find(local); found != local_masks_.end()) return found->second;
+  count_masks(2);  // this one and the one that it is a part of
   LocalMask result;
   result.tokens = TokenMask(trie_->vocabulary().size());
   const SetId inside = automaton_.set_of({local});
@@ -207,23 +259,26 @@ const TokenMatcher::LocalMask& TokenMatcher::local_mask(FrameId local) {
     }
   });
   if (result.exits.size() > most_exits) result = {false, {}, {}};
-  n_local_exits_ += result.exits.size();
-  return local_masks_.emplace(local, std::move(result)).first->second;
+  n_local_exits_ += result.exits.capacity();
+  const LocalMask& kept = local_masks_.emplace(local, std::move(result)).first->second;
+  count_masks(1);
+  return kept;
 }
 
 void TokenMatcher::restrict_subtree(const Handle& at, size_t node, TokenMask& mask) {
-  const std::lock_guard lock(mutex_);
-  prepare();
-  const VocabularyTrie::Node& top = trie_->node(node);
-  walk(at.state(), node + 1, top.end, top.depth, [&](size_t i, SetId state) {
-    if (state != StackAutomaton::kDead) return;
-    for (const TokenId id : trie_->tokens_under(i)) mask.clear(id);
+  with_room([&] {
+    const VocabularyTrie::Node& top = trie_->node(node);
+    walk(at.state(), node + 1, top.end, top.depth, [&](size_t i, SetId state) {
+      if (state != StackAutomaton::kDead) return;
+      for (const TokenId id : trie_->tokens_under(i)) mask.clear(id);
+    });
+    return true;
   });
 }
 
 size_t TokenMatcher::bytes() const {
-  const std::lock_guard lock(mutex_);
-  return automaton_.bytes() + (masks_.size() + local_masks_.size()) * mask_bytes() + n_local_exits_ * sizeof(uint32_t);
+  const Lock lock(*this);
+  return grammar_memory_.bytes() + mask_memory_.bytes() + automaton_.bytes();
 }
 
 }  // namespace mneme

@@ -84,9 +84,15 @@ std::string difference(const TokenMask& got, const TokenMask& wanted, const Voca
 
 /// Walks at random over allowed tokens and compares each mask on the way; returns how many were compared.
 size_t compare_masks(const std::string& gbnf, const VocabularyView& vocabulary, PhiloxStream& random, int n_walks,
-                     int n_steps) {
+                     int n_steps, uint64_t room = Ledger::kUnlimited, int* n_refused = nullptr) {
+  Ledger ledger;
+  ledger.add_listener([&](const BudgetEvent& event) {
+    if (n_refused != nullptr && event.kind == BudgetEvent::Kind::kRefuse) ++*n_refused;
+  });
   const auto grammar = std::make_shared<const Grammar>(gbnf);
-  const auto matcher = TokenMatcher::create(grammar, std::make_shared<const VocabularyTrie>(vocabulary));
+  const auto matcher =
+      TokenMatcher::create(grammar, std::make_shared<const VocabularyTrie>(vocabulary, ledger), ledger);
+  if (room != Ledger::kUnlimited) ledger.set_limit(Tier::kRam, ledger.used(Tier::kRam) + room);
   BruteForce brute(grammar, vocabulary);
   size_t n_compared = 0;
   for (int walk = 0; walk < n_walks; ++walk) {
@@ -195,6 +201,88 @@ TEST(TokenMatcher, MaskEqualsBruteForceOnChosenGrammars) {
       if (testing::Test::HasFailure()) return;
     }
   }
+}
+
+/// A JSON matcher over a vocabulary whose masks are large beside everything else.
+class MatcherMemory : public testing::Test {
+ protected:
+  static constexpr TokenId kQuote = 4, kBrace = 5;
+  static ListVocabulary make_vocabulary() {
+    std::vector<std::string> pieces(100000);
+    pieces[kQuote] = "\"";
+    pieces[kBrace] = "[";
+    for (size_t i = 6; i < 300; ++i) pieces[i] = fmt::format("a{}", i);
+    return ListVocabulary(std::move(pieces), {2, 3});
+  }
+  std::shared_ptr<TokenMatcher> make_matcher() {
+    return TokenMatcher::create(std::make_shared<const Grammar>(json_value_gbnf()), trie_, ledger_);
+  }
+  /// Masks along brackets, each in a state of its own; returns the last.
+  static TokenMatcher::Handle open_brackets(TokenMatcher& matcher, int n) {
+    TokenMatcher::Handle at = matcher.start();
+    for (int i = 0; i < n; ++i) {
+      EXPECT_TRUE(matcher.mask(at)->allows(kBrace));
+      at = matcher.advance(at, "[");
+    }
+    return at;
+  }
+
+  ListVocabulary vocabulary_ = make_vocabulary();
+  Ledger ledger_;
+  std::shared_ptr<const VocabularyTrie> trie_ = std::make_shared<const VocabularyTrie>(vocabulary_, ledger_);
+};
+
+TEST_F(MatcherMemory, IsCountedAndGivenBack) {
+  EXPECT_EQ(ledger_.used(Tier::kRam), trie_->bytes());
+  EXPECT_GE(trie_->bytes(), trie_->n_nodes() * sizeof(VocabularyTrie::Node));
+  EXPECT_GE(ledger_.peak(Tier::kRam, Tag::kScratch), vocabulary_.size() * sizeof(std::string));
+  auto matcher = make_matcher();
+  const uint64_t empty = ledger_.used(Tier::kRam, Tag::kCache);
+  EXPECT_GE(empty, trie_->bytes() + matcher->bytes());
+  open_brackets(*matcher, 50);
+  const uint64_t full = ledger_.used(Tier::kRam, Tag::kCache);
+  EXPECT_GE(full, empty + 50 * vocabulary_.size() / 8);
+  EXPECT_GE(full, trie_->bytes() + matcher->bytes());
+  matcher.reset();
+  EXPECT_EQ(ledger_.used(Tier::kRam), trie_->bytes());
+}
+
+TEST_F(MatcherMemory, OthersGetItsRoom) {
+  const auto matcher = make_matcher();
+  const TokenMatcher::Handle at = open_brackets(*matcher, 50);
+  const TokenMask before = *matcher->mask(at);
+  const uint64_t used = ledger_.used(Tier::kRam);
+  ledger_.set_limit(Tier::kRam, used + 1000);
+  const Reservation other = ledger_.reserve(Tag::kKv, 400000, "context");
+  EXPECT_LE(ledger_.used(Tier::kRam), used + 1000);
+  EXPECT_EQ(*matcher->mask(at), before);
+}
+
+TEST_F(MatcherMemory, RefusesWhatDoesNotFitAndGoesOnWhenItDoes) {
+  const auto matcher = make_matcher();
+  const TokenMatcher::Handle at = matcher->start();
+  ledger_.set_limit(Tier::kRam, ledger_.used(Tier::kRam));
+  try {
+    matcher->mask(at);
+    ADD_FAILURE() << "a mask without room";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfBudget);
+  }
+  ledger_.set_limit(Tier::kRam, Ledger::kUnlimited);
+  EXPECT_TRUE(matcher->mask(at)->allows(kBrace));
+}
+
+/// With room for a few masks only, what is remembered is forgotten again and again.
+TEST(TokenMatcher, MasksAreRightWithLittleRoom) {
+  PhiloxStream random(9);
+  int n_refused = 0;
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(c.what);
+    const ListVocabulary vocabulary = random_vocabulary(random, c.alphabet, 8000);
+    EXPECT_GT(compare_masks(c.gbnf, vocabulary, random, 4, 25, 90'000, &n_refused), 1u);
+    if (testing::Test::HasFailure()) return;
+  }
+  EXPECT_GT(n_refused, 5);
 }
 
 }  // namespace

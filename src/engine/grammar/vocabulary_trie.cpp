@@ -9,8 +9,20 @@
 
 namespace mneme {
 
-VocabularyTrie::VocabularyTrie(const VocabularyView& vocabulary) : vocabulary_(vocabulary) {
+namespace {
+
+size_t shared_length(std::string_view a, std::string_view b) {
+  return static_cast<size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+}
+
+}  // namespace
+
+VocabularyTrie::VocabularyTrie(const VocabularyView& vocabulary, Ledger& ledger)
+    : vocabulary_(vocabulary), memory_(ledger.reserve(Tag::kCache, 0, "vocabulary tree of grammars")) {
   std::vector<std::pair<std::string, TokenId>> texts;
+  const Reservation scratch =
+      ledger.reserve(Tag::kScratch, vocabulary.size() * (sizeof texts[0] + 16), "sorting the vocabulary for grammars");
+  texts.reserve(vocabulary.size());
   for (size_t i = 0; i < vocabulary.size(); ++i) {
     const auto id = static_cast<TokenId>(i);
     if (vocabulary.is_end_of_generation(id)) {
@@ -19,7 +31,8 @@ VocabularyTrie::VocabularyTrie(const VocabularyView& vocabulary) : vocabulary_(v
     }
     std::string text = vocabulary.piece(id);
     if (text.size() > std::numeric_limits<uint16_t>::max()) {
-      fail(ErrorCode::kUnsupported, "[grammar] expected tokens of at most 65535 bytes, found {} in token {}", text.size(), id);
+      fail(ErrorCode::kUnsupported, "[grammar] expected tokens of at most 65535 bytes, found {} in token {}",
+           text.size(), id);
     }
     if (text.empty()) continue;
     if (text.front() == '\0') {
@@ -31,11 +44,20 @@ VocabularyTrie::VocabularyTrie(const VocabularyView& vocabulary) : vocabulary_(v
   }
   std::sort(texts.begin(), texts.end());
 
-  std::vector<uint32_t> open;  // nodes on the path to the last text
+  size_t n_nodes = 1;  // the sentinel
   std::string_view previous;
   for (const auto& [text, id] : texts) {
-    const size_t shared =
-        static_cast<size_t>(std::mismatch(text.begin(), text.end(), previous.begin(), previous.end()).first - text.begin());
+    n_nodes += text.size() - shared_length(text, previous);
+    previous = text;
+  }
+  memory_.resize(n_nodes * sizeof(Node) + (texts.size() + ends_.size() + left_out_.size()) * sizeof(TokenId));
+  nodes_.reserve(n_nodes);
+  tokens_.reserve(texts.size());
+
+  std::vector<uint32_t> open;  // nodes on the path to the last text
+  previous = {};
+  for (const auto& [text, id] : texts) {
+    const size_t shared = shared_length(text, previous);
     for (; open.size() > shared; open.pop_back()) nodes_[open.back()].end = static_cast<uint32_t>(nodes_.size());
     for (size_t depth = shared; depth < text.size(); ++depth) {
       open.push_back(static_cast<uint32_t>(nodes_.size()));
