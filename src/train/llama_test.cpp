@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "train/gradient_check.h"
 #include "train/tape/executor.h"
 #include "train/test_batch.h"
@@ -46,6 +47,20 @@ TEST(Llama, GradientsOfTheWholeModelMatchFiniteDifferences) {
   }
 }
 
+TEST(Llama, RefusesSequencesAndIdsThatItHasNoRoomFor) {
+  Ledger ledger;
+  LlamaModel<float> model(ledger, tiny_sizes(), GemmFormat::kFull);
+  Executor<float> executor(ledger, model.program(), model.parameter_list());
+  const RandomBatch fits(37, {0, 32, 34}, 1), too_long(37, {0, 33, 34}, 1);
+  executor.evaluate(fits.view());
+  EXPECT_THROW(executor.evaluate(too_long.view()), Error);
+  for (const int32_t id : {-1, 37}) {
+    RandomBatch bad = fits;
+    bad.tokens[3] = id;
+    EXPECT_THROW(executor.evaluate(bad.view()), Error);
+  }
+}
+
 TEST(Llama, RecomputedValuesGiveBitEqualGradients) {
   for (const GemmFormat format : {GemmFormat::kFull, GemmFormat::kBf16}) {
     Ledger ledger;
@@ -56,7 +71,8 @@ TEST(Llama, RecomputedValuesGiveBitEqualGradients) {
     size_t peak_keep = 0;
     for (const bool recompute : {false, true}) {
       for (ValueInfo& value : model.program().values()) {
-        const bool anchor = value.name.ends_with("output") || value.name.ends_with("attended") || value.name.ends_with("lse");
+        const bool anchor =
+            value.name.ends_with("output") || value.name.ends_with("attended") || value.name.ends_with("lse");
         value.saving = recompute && !anchor ? Saving::kRecompute : Saving::kKeep;
       }
       Executor<float> executor(ledger, model.program(), model.parameter_list());
@@ -73,7 +89,8 @@ TEST(Llama, RecomputedValuesGiveBitEqualGradients) {
       EXPECT_LT(schedule.storage.peak, peak_keep);
       size_t i = 0;
       for (auto& parameter : model.parameters().all()) {
-        EXPECT_EQ(expected[i++], std::vector<float>(parameter.grad, parameter.grad + parameter.size())) << parameter.name;
+        EXPECT_EQ(expected[i++], std::vector<float>(parameter.grad, parameter.grad + parameter.size()))
+            << parameter.name;
       }
     }
   }

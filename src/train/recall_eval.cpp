@@ -15,6 +15,16 @@ struct Probe {
   std::vector<bool> in_value;
 };
 
+/// Fills up with unlabelled sequences of at most `context` tokens, so that one compiled schedule serves all batches.
+void fill_up(OwnedBatch& batch, size_t n_tokens, size_t context) {
+  while (batch.tokens.size() < n_tokens) {
+    batch.tokens.resize(std::min(n_tokens, batch.tokens.size() + context), TrainTokenizer::kEos);
+    batch.sequence_starts.push_back(static_cast<uint32_t>(batch.tokens.size()));
+  }
+  batch.targets.resize(n_tokens, 0);
+  batch.weights.resize(n_tokens, 0);
+}
+
 /// Gathers probes into batches of a fixed size and scores them.
 class ProbeRunner {
  public:
@@ -35,13 +45,7 @@ class ProbeRunner {
 
   void flush() {
     if (probes_.empty()) return;
-    // Fill up with one unlabelled sequence, so that one compiled schedule serves all batches.
-    if (batch_.tokens.size() < batch_tokens_) {
-      batch_.tokens.resize(batch_tokens_, TrainTokenizer::kEos);
-      batch_.targets.resize(batch_tokens_, 0);
-      batch_.weights.resize(batch_tokens_, 0);
-      batch_.sequence_starts.push_back(static_cast<uint32_t>(batch_tokens_));
-    }
+    fill_up(batch_, batch_tokens_, model_.sizes().context);
     executor_.evaluate(batch_.view());
     auto best = model_.loss().best_ids().begin();
     for (const Probe& probe : probes_) {
@@ -78,7 +82,8 @@ class ProbeRunner {
 }  // namespace
 
 RecallScore measure_recall(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
-                           const TextSource& texts, size_t distance, size_t n_probes, size_t batch_tokens, uint64_t seed) {
+                           const TextSource& texts, size_t distance, size_t n_probes, size_t batch_tokens,
+                           uint64_t seed) {
   const DialogueMaker maker(texts, Split::kHeldOut);
   LossWeights marks{};
   marks.answer = kAnswerMark;
@@ -115,7 +120,8 @@ double measure_text_loss(Executor<float>& executor, LlamaModel<float>& model, co
     while (batch.tokens.size() < batch_tokens) {
       PhiloxStream random(seed, passage++);
       const std::string text = texts.any(random, Split::kHeldOut, kPassageTokens * 4);
-      append_sequence(encode_text(tokenizer, text, 1.0f), batch_tokens - batch.tokens.size(), batch);
+      const size_t room = std::min(batch_tokens - batch.tokens.size(), model.sizes().context);
+      append_sequence(encode_text(tokenizer, text, 1.0f), room, batch);
     }
     executor.evaluate(batch.view());
     const auto& losses = model.loss().token_losses();

@@ -144,7 +144,8 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
       problems.add(node->source(), "{}: expected a table", name);
     }
   }
-  for (const auto& [key, node] : root) {
+  for (const auto& [toml_key, node] : root) {
+    const std::string_view key = toml_key.str();
     if (key == "stage") {
       const toml::array* stages = node.as_array();
       if (stages == nullptr) {
@@ -155,8 +156,8 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
         if (const toml::table* table = stage.as_table())
           read_stage(Section(*table, "stage", problems), recipe, recipe, problems);
       }
-    } else if (std::none_of(std::begin(sections), std::end(sections), [&, name = key](const auto& s) { return name == s.first; })) {
-      problems.add(node.source(), "unknown section {}", key.str());
+    } else if (std::none_of(std::begin(sections), std::end(sections), [&](const auto& s) { return key == s.first; })) {
+      problems.add(node.source(), "unknown section {}", key);
     }
   }
   check_whole(recipe, root, problems);

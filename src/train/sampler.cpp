@@ -14,7 +14,8 @@ namespace mneme::train {
 namespace {
 
 void multiply(const float* x, const Parameter<float>& w, size_t n, bool accumulate, float* y) {
-  gemm({n, w.rows, w.columns, false, true, w.columns, w.columns, w.rows}, 1.0f, x, w.value, accumulate ? 1.0f : 0.0f, y);
+  gemm({n, w.rows, w.columns, false, true, w.columns, w.columns, w.rows}, 1.0f, x, w.value, accumulate ? 1.0f : 0.0f,
+       y);
 }
 
 void norm_rows(const float* x, const Parameter<float>& w, float eps, size_t n, float* y) {
@@ -94,7 +95,8 @@ void Sampler::step(std::span<const int32_t> ids, size_t position) {
   const auto rotate = [&](float* x, size_t n_heads) {
     for (size_t i = 0; i < n * n_heads; ++i) {
       float* head = x + i * s.head_dim();
-      rotate_pairs(head, rope_.cosines.data() + position * pairs, rope_.sines.data() + position * pairs, 1.0f, pairs, head);
+      rotate_pairs(head, rope_.cosines.data() + position * pairs, rope_.sines.data() + position * pairs, 1.0f, pairs,
+                   head);
     }
   };
   for (size_t layer = 0; layer < s.n_layers; ++layer) {
@@ -153,6 +155,9 @@ int32_t draw(std::span<float> logits, const SampleOptions& options, float unifor
   if (options.temperature <= 0) return static_cast<int32_t>(best - logits.begin());
   const float factor = 1.0f / options.temperature;
   const float sum = exp_shifted(logits.data(), factor, *best * factor, logits.size());
+  // Sorting needs numbers that compare.
+  if (!std::isfinite(sum))
+    fail(ErrorCode::kCorruptData, "[sample] expected finite logits, found a sum of exponentials of {}", sum);
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {

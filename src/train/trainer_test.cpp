@@ -124,6 +124,22 @@ TEST_F(TrainerTest, StoppedAndResumedRunEndsWithTheSameBits) {
   EXPECT_EQ(evals, 2u);
 }
 
+/// As in the shipped recipes: two threads, bf16 products, and a context below the micro-batch, so that evaluation has
+/// to cut what it fills batches with.
+TEST_F(TrainerTest, TwoThreadsAndShortContextRepeatTheirBits) {
+  set_n_threads(2);
+  recipe_.replace(recipe_.find("context = 256"), 13, "context = 128");
+  recipe_.replace(recipe_.find("\"f32\""), 5, "\"bf16\"");
+  std::vector<float> weights;
+  for (const char* name : {"one", "two"}) {
+    Ledger ledger;
+    const auto trainer = make(ledger, name, false);
+    EXPECT_TRUE(trainer->run());
+    if (weights.empty()) weights = weights_of(*trainer);
+    EXPECT_EQ(weights, weights_of(*trainer));
+  }
+}
+
 /// Every kind of optimiser resumes with the same bits: all of its state is in the checkpoint.
 TEST_F(TrainerTest, EveryOptimizerResumesWithTheSameBits) {
   recipe_.replace(recipe_.find("every_steps = 3"), 15, "every_steps = 0");
@@ -311,6 +327,8 @@ TEST(Sampler, DrawRespectsTopP) {
     const int32_t id = draw(logits, {1.0f, 0.9f, 0}, static_cast<float>(i) / 100);
     EXPECT_TRUE(id == 1 || id == 2) << id;
   }
+  std::vector<float> broken{0.0f, std::numeric_limits<float>::quiet_NaN(), 1.0f};
+  EXPECT_THROW(draw(broken, {1.0f, 0.9f, 0}, 0.5f), Error);
 }
 
 }  // namespace

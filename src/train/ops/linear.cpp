@@ -85,9 +85,6 @@ void Linear<T>::forward(const Call<T>& call) {
 template <typename T>
 void Linear<T>::backward(const Call<T>& call) {
   const size_t n = call.rows.count();
-  auto* x16 = reinterpret_cast<uint16_t*>(call.scratch);
-  uint16_t* w16 = x16 + bf16_room(n * columns_);
-  uint16_t* dy16 = w16 + bf16_room(widest_output() * columns_);
   bool x_converted = false;
   for (size_t i = 0; i < this->parameters.size(); ++i) {
     Parameter<T>& w = *this->parameters[i];
@@ -97,6 +94,9 @@ void Linear<T>::backward(const Call<T>& call) {
     const GemmShape dw{w.rows, columns_, n, true, false, w.rows, columns_, columns_};
     if constexpr (std::is_same_v<T, float>) {
       if (format_ == GemmFormat::kBf16) {
+        auto* x16 = reinterpret_cast<uint16_t*>(call.scratch);
+        uint16_t* w16 = x16 + bf16_room(n * columns_);
+        uint16_t* dy16 = w16 + bf16_room(widest_output() * columns_);
         to_bf16_parallel(dy, n * w.rows, dy16);
         to_bf16_parallel(w.value, w.size(), w16);
         gemm_bf16(dx, dy16, w16, add_dx, call.grad_in[0]);

@@ -12,9 +12,12 @@ namespace mneme::train {
 namespace {
 
 /// Rows per thread so that a thread gets at least kGrainElements values.
-size_t row_grain(size_t columns) { return std::max<size_t>(1, kGrainElements / columns); }
+size_t row_grain(size_t columns) {
+  return std::max<size_t>(1, kGrainElements / columns);
+}
 
-/// Columns per thread for sums over rows, so that each value of the result has one owner and a fixed order of additions.
+/// Columns per thread for sums over rows, so that each value of the result has one owner and a fixed order of
+/// additions.
 constexpr size_t kColumnGrain = 16;
 
 template <typename T>
@@ -44,6 +47,10 @@ template <typename T>
 void Embedding<T>::forward(const Call<T>& call) {
   const Parameter<T>& table = *this->parameters[0];
   for (size_t t = call.rows.begin; t < call.rows.end; ++t) {
+    if (call.batch->tokens[t] < 0 || static_cast<size_t>(call.batch->tokens[t]) >= table.rows) {
+      fail(ErrorCode::kInvalidArgument, "[embedding] expected ids of 0 to {}, found {}", table.rows - 1,
+           call.batch->tokens[t]);
+    }
     std::copy_n(table.value + static_cast<size_t>(call.batch->tokens[t]) * table.columns, table.columns,
                 call.out[0] + t * table.columns);
   }
@@ -80,7 +87,8 @@ void RmsNorm<T>::forward(const Call<T>& call) {
   });
 }
 
-// With r = 1 / sqrt(mean(x^2) + eps): dx = r * (w * dy) - x * r^3 / d * sum(w * dy * x), dw = sum over rows of dy * x * r.
+// With r = 1 / sqrt(mean(x^2) + eps): dx = r * (w * dy) - x * r^3 / d * sum(w * dy * x), dw = sum over rows of dy * x *
+// r.
 template <typename T>
 void RmsNorm<T>::backward(const Call<T>& call) {
   Parameter<T>& w = *this->parameters[0];
@@ -106,7 +114,8 @@ void RmsNorm<T>::backward(const Call<T>& call) {
   start_gradient(w);
   parallel_for(d, kColumnGrain, [&](size_t begin, size_t end) {
     for (size_t t = 0; t < n; ++t) {
-      add_product(call.grad_out[0] + t * d + begin, call.in[0] + t * d + begin, inverses[t], end - begin, w.grad + begin);
+      add_product(call.grad_out[0] + t * d + begin, call.in[0] + t * d + begin, inverses[t], end - begin,
+                  w.grad + begin);
     }
   });
 }
@@ -126,11 +135,19 @@ RopeTable<T>::RopeTable(size_t n_positions, size_t head_dim, double base) : n_pa
 }
 
 template <typename T>
-Rope<T>::Rope(std::shared_ptr<const RopeTable<T>> table, size_t n_heads) : table_(std::move(table)), n_heads_(n_heads) {}
+Rope<T>::Rope(std::shared_ptr<const RopeTable<T>> table, size_t n_heads)
+    : table_(std::move(table)), n_heads_(n_heads) {}
 
 template <typename T>
 void Rope<T>::rotate(const Batch& batch, const T* x, T direction, bool accumulate, T* y) const {
-  const size_t pairs = table_->n_pairs, columns = n_heads_ * pairs * 2;
+  const size_t pairs = table_->n_pairs, columns = n_heads_ * pairs * 2, n_positions = table_->cosines.size() / pairs;
+  for (size_t s = 0; s < batch.n_sequences(); ++s) {
+    const size_t length = batch.sequence_starts[s + 1] - batch.sequence_starts[s];
+    if (length > n_positions) {
+      fail(ErrorCode::kContextOverflow, "[rope] expected sequences of at most {} tokens, found {}", n_positions,
+           length);
+    }
+  }
   parallel_for(batch.n_tokens(), row_grain(columns), [&](size_t begin, size_t end) {
     std::vector<T> rotated(accumulate ? pairs * 2 : 0);
     for_positions(batch, begin, end, [&](size_t position, size_t t) {

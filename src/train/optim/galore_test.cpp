@@ -116,16 +116,16 @@ std::vector<float> bases_of(Optimizer& optimizer) {
 /// With full rank GaLore is AdamW in the basis that it found: W_t = P A_t, where A starts at P^T W and AdamW moves it
 /// by the gradient P^T G.
 TEST(Galore, FullRankIsAdamWInTheProjectedBasis) {
-  const struct {
+  struct Case {
     size_t rows, columns;
     ProjectionSide side;
-  } kCases[] = {{12, 20, ProjectionSide::kAuto}, {20, 12, ProjectionSide::kAuto}, {16, 16, ProjectionSide::kLeft}};
-  for (const auto& c : kCases) {
+  };
+  for (const Case& c : {Case{12, 20, ProjectionSide::kAuto}, Case{20, 12, ProjectionSide::kAuto},
+                        Case{16, 16, ProjectionSide::kLeft}}) {
     const size_t rows = c.rows, columns = c.columns;
-    const ProjectionSide side = c.side;
     OptimizerFixture f(rows, columns), inner(rows, columns);
     const size_t small = std::min(rows, columns);
-    const GaloreOptions options = plain(1000, side);  // more than there is: clamped
+    const GaloreOptions options = plain(1000, c.side);  // more than there is: clamped
     const auto galore = make_galore(f.ledger, f.list, options);
     const auto adam = make_adamw(inner.ledger, inner.list, options.adam);
     const bool left = rows <= columns;
