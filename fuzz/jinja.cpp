@@ -1,8 +1,11 @@
 // Chat templates with any source over any messages. The input is two bytes of capabilities, the template up to a zero
 // byte, and the messages as JSON; what is no JSON becomes the text of one message.
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -17,10 +20,13 @@ namespace {
 
 using namespace mneme;
 
-/// Part of every conversation; must never come out as the template's own text.
-constexpr std::string_view kData = "7qDATAq7";
+/// Part of every conversation; must never come out as the template's own text. It depends on the template, so that no
+/// template can contain it.
+std::string data_marker(std::string_view source) {
+  return fmt::format("{:016x}", std::hash<std::string_view>{}(source));
+}
 
-Json read_messages(const std::string& text) {
+Json read_messages(const std::string& text, const std::string& marker) {
   Json messages;
   try {
     messages = parse_json(text, "messages", 32);
@@ -28,7 +34,7 @@ Json read_messages(const std::string& text) {
   } catch (const Error&) {
     messages = Json::array({{{"role", "user"}, {"content", text}}});
   }
-  messages.push_back({{"role", "user"}, {"content", kData}});
+  messages.push_back({{"role", "user"}, {"content", marker}});
   return messages;
 }
 
@@ -55,7 +61,7 @@ ChatCapabilities capabilities_from(uint32_t bits) {
   return can;
 }
 
-void render(const std::string& source, const Json& messages) {
+void render(const std::string& source, const Json& messages, std::string_view marker) {
   jinja::Limits limits;
   limits.steps = 20'000;
   limits.output_bytes = 1 << 16;
@@ -64,8 +70,8 @@ void render(const std::string& source, const Json& messages) {
   const jinja::Text prompt = parsed.render(runtime, {{"messages", jinja::from_json(runtime, messages, true)},
                                                      {"add_generation_prompt", true},
                                                      {"bos_token", jinja::make_text("<s>")}});
-  prompt.for_each_run([](std::string_view text, bool is_data) {
-    if (!is_data && text.find(kData) != text.npos) std::abort();
+  prompt.for_each_run([marker](std::string_view text, bool is_data) {
+    if (!is_data && text.find(marker) != text.npos) std::abort();
   });
 }
 
@@ -78,9 +84,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t split = std::min(text.find('\0'), text.size());
   const std::string source(text.substr(0, split));
   const std::string rest(text.substr(std::min(split + 1, text.size())));
+  const std::string marker = data_marker(source);
   try {
     const Json tools = Json::array({{{"type", "function"}, {"function", {{"name", "f"}}}}});
-    render(source, adapt_request(read_messages(rest), tools, {}, capabilities_from(bits)).messages);
+    render(source, adapt_request(read_messages(rest, marker), tools, {}, capabilities_from(bits)).messages, marker);
   } catch (const Error&) {
   }
   return 0;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/error.h"
+#include "base/test_sanitizer.h"
 #include "budget/resident.h"
 
 namespace mneme {
@@ -32,14 +33,6 @@ TEST(Buffer, RefusedBeforeAllocation) {
   Ledger ledger(1 << 20);
   EXPECT_THROW(Buffer(ledger, Tag::kKv, size_t{1} << 40, "huge"), Error);
 }
-
-#if defined(__SANITIZE_THREAD__)
-constexpr bool kHasShadowMemory = true;
-#elif defined(__has_feature)
-constexpr bool kHasShadowMemory = __has_feature(thread_sanitizer);
-#else
-constexpr bool kHasShadowMemory = false;
-#endif
 
 TEST(Buffer, LedgerAgreesWithResidentSize) {
   if (kHasShadowMemory) GTEST_SKIP() << "the sanitizer keeps memory of its own beside every byte";

@@ -40,7 +40,8 @@ TEST(Dry, RepetitionLengthsEqualBruteForce) {
 std::vector<float> after(const SamplingOptions& options, const ListVocabulary& vocabulary, const std::vector<TokenId>& tokens) {
   Sampler sampler(options, vocabulary);
   for (TokenId t : tokens) sampler.accept(t);
-  sampler.sample(std::vector<float>(vocabulary.size(), 0.0f));
+  const std::vector<float> logits(vocabulary.size(), 0.0f);
+  sampler.sample(logits);
   std::vector<float> out(vocabulary.size());
   for (const Candidate& c : sampler.last_candidates()) out[static_cast<size_t>(c.id)] = c.logit;
   return out;

@@ -105,16 +105,17 @@ TEST(Sampler, OrderOfTheChainMatters) {
   options.temperature = 3;
   options.min_p = 0.3f;
   options.samplers = {SamplerKind::kMinP, SamplerKind::kTemperature};
+  const std::vector<float> logits = log_of(kFive);
   Sampler first(options, vocabulary);
-  first.sample(log_of(kFive));
+  first.sample(logits);
   EXPECT_EQ(first.last_candidates().size(), 3u);
   options.samplers = {SamplerKind::kTemperature, SamplerKind::kMinP};  // flat by then: p / p_max = (0.05 / 0.4)^(1/3)
   Sampler last(options, vocabulary);
-  last.sample(log_of(kFive));
+  last.sample(logits);
   EXPECT_EQ(last.last_candidates().size(), 5u);
   options.samplers = {SamplerKind::kTemperature};  // what is not listed is not done
   Sampler without(options, vocabulary);
-  without.sample(log_of(kFive));
+  without.sample(logits);
   EXPECT_EQ(without.last_candidates().size(), 5u);
 }
 
