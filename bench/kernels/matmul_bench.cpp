@@ -1,7 +1,7 @@
 // Speed of kernels/matmul.h on the matrices of a decoder layer of Llama 3.2 1B (width 2048, feed-forward 8192, keys
 // 512): one token in bytes of weights per second beside plain reading of the same amount of memory, many tokens in
-// operations per second. Every round measures all types once, so that the drift of a shared machine meets all alike.
-// MNEME_CPU picks the target.
+// operations per second beside the processor's peak (product_peak.h). Every round measures all types once, so that the
+// drift of a shared machine meets all alike. MNEME_CPU picks the target.
 //
 //   matmul_bench [threads] [rounds] [tokens] [types...]
 
@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "../bench/kernels/product_peak.h"
 #include "../src/kernels/matmul_test_data.h"
 #include "base/parallel.h"
 #include "kernels/cpu.h"
@@ -101,7 +102,7 @@ int run(int argc, char** argv) {
   std::vector<Weights> weights;
   for (DType type : types) weights.emplace_back(ledger, type, n_tokens == 1 ? kDecodeBytes : 0);
   std::vector<std::vector<double>> values(types.size());
-  std::vector<double> read;
+  std::vector<double> read, int8_peak, bf16_peak;
   for (int round = 0; round <= rounds; ++round) {
     for (size_t i = 0; i < types.size(); ++i) {
       const double seconds = weights[i].seconds(ledger, n_tokens);
@@ -109,12 +110,21 @@ int run(int argc, char** argv) {
       if (round > 0) values[i].push_back(amount / seconds / 1e9);
     }
     if (n_tokens == 1) read.push_back(kernels::measure_read_bandwidth(kDecodeBytes, 1).median / 1e9);
+    if (n_tokens > 1) {
+      const ProductPeak peak = product_peak();
+      int8_peak.push_back(peak.int8 / 1e9);
+      bf16_peak.push_back(peak.bf16 / 1e9);
+    }
   }
   fmt::print("{} threads, {}, {} tokens, {} rounds\n", n_threads(), kernels::target_name(kernels::active_target()),
              n_tokens, rounds);
-  if (n_tokens == 1) fmt::print("{:8} {} GB/s\n", "reading", rates(read));
+  if (n_tokens == 1) fmt::print("{:10} {} GB/s\n", "reading", rates(read));
+  if (n_tokens > 1 && bf16_peak.front() > 0) {
+    fmt::print("{:10} {} G operations/s\n{:10} {} G operations/s\n", "int8 peak", rates(int8_peak), "bf16 peak",
+               rates(bf16_peak));
+  }
   for (size_t i = 0; i < types.size(); ++i) {
-    fmt::print("{:8} {} {}\n", dtype_info(types[i]).name, rates(values[i]), n_tokens == 1 ? "GB/s" : "G operations/s");
+    fmt::print("{:10} {} {}\n", dtype_info(types[i]).name, rates(values[i]), n_tokens == 1 ? "GB/s" : "G operations/s");
   }
   return 0;
 }
