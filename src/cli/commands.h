@@ -19,6 +19,8 @@ void add_convert(CLI::App& app, GlobalOptions& global);
 void add_detokenize(CLI::App& app, GlobalOptions& global);
 void add_embed(CLI::App& app, GlobalOptions& global);
 void add_eval(CLI::App& app, GlobalOptions& global);
+/// Subcommands of `mneme eval` that are about scaling laws; in commands/eval_scaling.cpp.
+void add_eval_scaling(CLI::App& eval, GlobalOptions& global);
 void add_info(CLI::App& app, GlobalOptions& global);
 void add_logits(CLI::App& app, GlobalOptions& global);
 void add_plan(CLI::App& app, GlobalOptions& global);

@@ -7,11 +7,16 @@
 
 #include "base/error.h"
 #include "eval/foundation_claims.h"
+#include "eval/precision_claims.h"
 
 namespace mneme {
 
 std::span<const Claim> all_claims() {
-  static const std::vector<Claim> claims = foundation_claims();
+  static const std::vector<Claim> claims = [] {
+    std::vector<Claim> all = foundation_claims();
+    for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
+    return all;
+  }();
   return claims;
 }
 
