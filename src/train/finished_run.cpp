@@ -11,7 +11,7 @@ FinishedRun load_run(Ledger& ledger, const std::string& directory) {
   run.recipe = parse_recipe(read_text_file(recipe, uint64_t{16} << 20), recipe);
   run.tokenizer = std::make_unique<TrainTokenizer>(read_text_file(directory + "/tokenizer.model"));
   run.recipe.model.vocabulary = run.tokenizer->size();
-  run.model = std::make_unique<LlamaModel<float>>(ledger, run.recipe.model, run.recipe.gemm);
+  run.model = std::make_unique<LlamaModel<float>>(ledger, run.recipe.model, run.recipe.gemm, run.recipe.rounding);
   const auto checkpoints = list_checkpoints(directory);
   if (checkpoints.empty()) fail(ErrorCode::kNotFound, "[run] expected a checkpoint in {}, found none", directory);
   for (size_t i = 0;; ++i) {

@@ -21,7 +21,8 @@ void LlamaSizes::check() const {
 }
 
 template <typename T>
-LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat format) : sizes_(sizes), format_(format) {
+LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat format, const OperandRounding& rounding)
+    : sizes_(sizes), format_(format), rounding_(rounding) {
   sizes.check();
   rope_ = std::make_shared<const RopeTable<T>>(sizes.context, sizes.head_dim(), sizes.rope_base);
   Parameter<T>& embedding = parameters_.add("token_embd.weight", Role::kEmbedding, sizes.vocabulary, sizes.width);
@@ -57,7 +58,7 @@ ValueId LlamaModel<T>::add_layer(size_t index, ValueId x) {
   program_.template add<RmsNorm<T>>({x}, {normed}, weight("attn_norm", Role::kNorm, 1, d), eps);
   const List qkv{weight("attn_q", Role::kAttention, d, d), weight("attn_k", Role::kAttention, kv, d),
                  weight("attn_v", Role::kAttention, kv, d)};
-  program_.template add<Linear<T>>({normed}, {q, k, v}, qkv, format_);
+  program_.template add<Linear<T>>({normed}, {q, k, v}, qkv, format_, rounding_);
   const ValueId q_rotated = value("q_rotated", d), k_rotated = value("k_rotated", kv);
   program_.template add<Rope<T>>({q}, {q_rotated}, rope_, sizes_.n_heads);
   program_.template add<Rope<T>>({k}, {k_rotated}, rope_, sizes_.n_kv_heads);
@@ -65,16 +66,18 @@ ValueId LlamaModel<T>::add_layer(size_t index, ValueId x) {
   program_.template add<Attention<T>>({q_rotated, k_rotated, v}, {attended, lse}, sizes_.n_heads, sizes_.n_kv_heads,
                                       sizes_.head_dim());
   const ValueId projected = value("attn_output", d), middle = value("middle", d);
-  program_.template add<Linear<T>>({attended}, {projected}, List{weight("attn_output", Role::kAttention, d, d)}, format_);
+  program_.template add<Linear<T>>({attended}, {projected}, List{weight("attn_output", Role::kAttention, d, d)},
+                                   format_, rounding_);
   program_.template add<Add<T>>({x, projected}, {middle}, d);
 
   const ValueId ffn_normed = value("ffn_norm", d), gate = value("gate", f), up = value("up", f), product = value("product", f);
   program_.template add<RmsNorm<T>>({middle}, {ffn_normed}, weight("ffn_norm", Role::kNorm, 1, d), eps);
   const List gate_up{weight("ffn_gate", Role::kFeedForward, f, d), weight("ffn_up", Role::kFeedForward, f, d)};
-  program_.template add<Linear<T>>({ffn_normed}, {gate, up}, gate_up, format_);
+  program_.template add<Linear<T>>({ffn_normed}, {gate, up}, gate_up, format_, rounding_);
   program_.template add<SwiGlu<T>>({gate, up}, {product}, f);
   const ValueId down = value("down", d), result = value("output", d);
-  program_.template add<Linear<T>>({product}, {down}, List{weight("ffn_down", Role::kFeedForward, d, f)}, format_);
+  program_.template add<Linear<T>>({product}, {down}, List{weight("ffn_down", Role::kFeedForward, d, f)}, format_,
+                                   rounding_);
   program_.template add<Add<T>>({middle, down}, {result}, d);
   return result;
 }

@@ -27,7 +27,8 @@ template <typename T>
 class LlamaModel {
  public:
   /// Takes memory for parameters and gradients from `ledger`.
-  LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat format);
+  /// `rounding` is of the linear layers of the blocks; embedding, attention scores and head keep their precision.
+  LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat format, const OperandRounding& rounding = {});
   LlamaModel(const LlamaModel&) = delete;
   LlamaModel& operator=(const LlamaModel&) = delete;
 
@@ -47,6 +48,7 @@ class LlamaModel {
 
   LlamaSizes sizes_;
   GemmFormat format_;
+  OperandRounding rounding_;
   ParameterSet<T> parameters_;
   std::shared_ptr<const RopeTable<T>> rope_;
   Program<T> program_;

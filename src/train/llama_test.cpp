@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "base/error.h"
 #include "train/gradient_check.h"
+#include "train/ops/vector_math.h"
 #include "train/tape/executor.h"
 #include "train/test_batch.h"
 
@@ -120,6 +123,74 @@ TEST(Llama, FloatAndBf16GradientsAgreeWithDouble) {
       // bf16 keeps 8 bits: a chain of a dozen rounded products stays within a few times 2^-8.
       EXPECT_LT(std::sqrt(error / size), format == GemmFormat::kFull ? 1e-5 : 0.03) << parameter.name;
       ++reference;
+    }
+  }
+}
+
+/// Loss and gradients of one step with the given operands rounded.
+struct RoundedStep {
+  double loss;
+  std::map<std::string, std::vector<float>> gradients;
+
+  explicit RoundedStep(uint32_t operands) {
+    Ledger ledger;
+    LlamaModel<float> model(ledger, tiny_sizes(), GemmFormat::kBf16, {{2, 1}, 16, operands});
+    model.initialise(5);
+    Executor<float> executor(ledger, model.program(), model.parameter_list());
+    model.parameters().start_step();
+    executor.train(RandomBatch(37, {0, 9, 32}, 2).view());
+    loss = model.loss().loss();
+    for (const auto& p : model.parameters().all()) gradients[p.name].assign(p.grad, p.grad + p.size());
+  }
+};
+
+/// Each operand changes what its product goes into, and nothing that doesn't follow from it.
+TEST(Llama, RoundedOperandsChangeTheirOwnProducts) {
+  const auto bit = [](ProductOperand operand) { return 1u << static_cast<uint32_t>(operand); };
+  const RoundedStep plain(0);
+  const std::string last = "blk.1.ffn_down.weight", head_side = "output_norm.weight", deep = "token_embd.weight";
+  for (const ProductOperand operand : {ProductOperand::kXForward, ProductOperand::kWForward}) {
+    const RoundedStep step(bit(operand));
+    EXPECT_NE(step.loss, plain.loss);
+    EXPECT_NEAR(step.loss, plain.loss, 0.1);
+  }
+  // The gradient of x reaches everything below the layer, that of the weights nothing else.
+  for (const ProductOperand operand : {ProductOperand::kDyForDx, ProductOperand::kWForDx}) {
+    const RoundedStep step(bit(operand));
+    EXPECT_EQ(step.loss, plain.loss);
+    EXPECT_EQ(step.gradients.at(last), plain.gradients.at(last));
+    EXPECT_NE(step.gradients.at("blk.1.ffn_gate.weight"), plain.gradients.at("blk.1.ffn_gate.weight"));
+    EXPECT_NE(step.gradients.at(deep), plain.gradients.at(deep));
+  }
+  for (const ProductOperand operand : {ProductOperand::kDyForDw, ProductOperand::kXForDw}) {
+    const RoundedStep step(bit(operand));
+    EXPECT_EQ(step.loss, plain.loss);
+    EXPECT_EQ(step.gradients.at(deep), plain.gradients.at(deep));
+    EXPECT_EQ(step.gradients.at(head_side), plain.gradients.at(head_side));
+    EXPECT_NE(step.gradients.at(last), plain.gradients.at(last));
+  }
+}
+
+/// What to_operand writes is the matrix rounded in runs along the summed dimension, then taken to bfloat16.
+TEST(OperandRounding, RunsLieAlongTheSummedDimension) {
+  constexpr size_t kRows = 45, kColumns = 33;
+  PhiloxStream random(8);
+  std::vector<float> x(kRows * kColumns);
+  for (float& v : x) v = random.next_normal();
+  for (size_t i = 0; i < kProductOperands; ++i) {
+    const auto operand = static_cast<ProductOperand>(i);
+    const bool down =
+        operand == ProductOperand::kWForDx || operand == ProductOperand::kDyForDw || operand == ProductOperand::kXForDw;
+    for (const size_t block : {size_t{16}, size_t{1000}}) {
+      std::vector<uint16_t> found(x.size()), expected(x.size());
+      to_operand({{2, 1}, block, 1u << i}, operand, x.data(), kRows, kColumns, found.data());
+      std::vector<float> rounded = x;
+      round_blocks({2, 1}, block, down, rounded, kRows, kColumns);
+      to_bf16(rounded.data(), rounded.size(), expected.data());
+      EXPECT_EQ(found, expected) << i << " " << block;
+      to_bf16(x.data(), x.size(), expected.data());
+      to_operand({{2, 1}, block, 0}, operand, x.data(), kRows, kColumns, found.data());
+      EXPECT_EQ(found, expected);
     }
   }
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/error.h"
+
 namespace mneme::train {
 namespace {
 
@@ -110,25 +112,53 @@ RecallScore measure_recall(Executor<float>& executor, LlamaModel<float>& model, 
   return score;
 }
 
-double measure_text_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
-                         const TextSource& texts, size_t n_tokens, size_t batch_tokens, uint64_t seed) {
-  constexpr size_t kPassageTokens = 256;
+namespace {
+
+/// Mean loss of what next(random) makes, batch by batch until `n_tokens` were scored or `most` batches ran.
+template <typename Next>
+double mean_loss(Executor<float>& executor, LlamaModel<float>& model, size_t n_tokens, size_t batch_tokens,
+                 uint64_t seed, Next next) {
   double sum = 0;
   size_t count = 0;
-  for (uint64_t passage = 0; count < n_tokens;) {
+  const size_t most_batches = 2 + 16 * n_tokens / batch_tokens;
+  uint64_t index = 0;
+  for (size_t i = 0; i < most_batches && count < n_tokens; ++i) {
     OwnedBatch batch;
     while (batch.tokens.size() < batch_tokens) {
-      PhiloxStream random(seed, passage++);
-      const std::string text = texts.any(random, Split::kHeldOut, kPassageTokens * 4);
+      PhiloxStream random(seed, index++);
       const size_t room = std::min(batch_tokens - batch.tokens.size(), model.sizes().context);
-      append_sequence(encode_text(tokenizer, text, 1.0f), room, batch);
+      append_sequence(next(random), room, batch);
     }
+    if (std::all_of(batch.weights.begin(), batch.weights.end(), [](float w) { return w == 0; })) continue;
     executor.evaluate(batch.view());
     const auto& losses = model.loss().token_losses();
     sum += std::accumulate(losses.begin(), losses.end(), 0.0);
     count += losses.size();
   }
+  if (count == 0)
+    fail(ErrorCode::kInvalidArgument, "[evaluate] expected tokens to score within {} of context, found none",
+         model.sizes().context);
   return sum / static_cast<double>(count);
+}
+
+}  // namespace
+
+double measure_text_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
+                         const TextSource& texts, size_t n_tokens, size_t batch_tokens, uint64_t seed) {
+  constexpr size_t kPassageTokens = 256;
+  return mean_loss(executor, model, n_tokens, batch_tokens, seed, [&](PhiloxStream& random) {
+    return encode_text(tokenizer, texts.any(random, Split::kHeldOut, kPassageTokens * 4), 1.0f);
+  });
+}
+
+double measure_chat_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
+                         const ChatSource& chat, size_t n_tokens, size_t batch_tokens, uint64_t seed) {
+  LossWeights weights{};
+  weights.answer = weights.value = weights.chatter = 1;
+  weights.text = weights.user = 0;
+  return mean_loss(executor, model, n_tokens, batch_tokens, seed, [&](PhiloxStream& random) {
+    return encode_dialogue(tokenizer, chat.conversation(random, Split::kHeldOut), weights);
+  });
 }
 
 }  // namespace mneme::train

@@ -28,4 +28,10 @@ RecallScore measure_recall(Executor<float>& executor, LlamaModel<float>& model, 
 double measure_text_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
                          const TextSource& texts, size_t n_tokens, size_t batch_tokens, uint64_t seed);
 
+/// Mean loss per token of the assistant's messages in held-out conversations, in nats, over about n_tokens of them.
+/// Conversations longer than the model's context are cut. Throws Error(kInvalidArgument) when none of them has an
+/// answer inside the context.
+double measure_chat_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
+                         const ChatSource& chat, size_t n_tokens, size_t batch_tokens, uint64_t seed);
+
 }  // namespace mneme::train

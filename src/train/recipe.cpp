@@ -1,7 +1,6 @@
 #include "train/recipe.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "base/error.h"
 #include "train/recipe_optimizer.h"
@@ -37,6 +36,40 @@ void read_model(Section s, Recipe& r) {
   s.finish();
 }
 
+/// Without `operands`, those of the published law: weights in both directions and x in the product of weight gradients.
+void read_precision(Section s, Recipe& r) {
+  constexpr std::pair<std::string_view, ProductOperand> kNames[] = {
+      {"x_forward", ProductOperand::kXForward}, {"w_forward", ProductOperand::kWForward},
+      {"dy_for_dx", ProductOperand::kDyForDx},  {"w_for_dx", ProductOperand::kWForDx},
+      {"dy_for_dw", ProductOperand::kDyForDw},  {"x_for_dw", ProductOperand::kXForDw}};
+  std::string format;
+  std::vector<std::string> operands = {"w_forward", "w_for_dx", "x_for_dw"};
+  s.take("format", format);
+  s.take("block", r.rounding.block, 1, 1e9);
+  s.take_list("operands", operands);
+  s.finish();
+  if (format.empty()) {
+    if (s.has("block") || s.has("operands")) s.complain("format", "expected a format such as E4M3, found none");
+    return;
+  }
+  try {
+    r.rounding.format = parse_small_float(format);
+  } catch (const Error& e) {
+    s.complain("format", e.what());
+  }
+  if (r.gemm != GemmFormat::kBf16) s.complain("format", "expected model.products = \"bf16\" with it, found f32");
+  for (const std::string& name : operands) {
+    const auto found =
+        std::find_if(std::begin(kNames), std::end(kNames), [&](const auto& known) { return known.first == name; });
+    if (found == std::end(kNames)) {
+      s.complain("operands",
+                 "expected x_forward, w_forward, dy_for_dx, w_for_dx, dy_for_dw or x_for_dw, found " + name);
+    } else {
+      r.rounding.operands |= 1u << static_cast<uint32_t>(found->second);
+    }
+  }
+}
+
 void read_tokenizer(Section s, Recipe& r) {
   s.take("size", r.vocabulary, 300, 1 << 20);
   s.take("sample_chars", r.tokenizer_sample_chars, 1000, 1e9);
@@ -44,14 +77,20 @@ void read_tokenizer(Section s, Recipe& r) {
 }
 
 void read_data(Section s, Recipe& r) {
-  s.take("books", r.books);
+  s.take("books", r.sources.books);
+  s.take_list("text", r.sources.text);
+  s.take_list("chat", r.sources.chat);
+  // Who brings texts of their own usually wants those alone.
+  r.mixture.generated_dialogues = r.sources.text.empty() && r.sources.chat.empty();
+  s.take("generated_dialogues", r.mixture.generated_dialogues);
+  s.take("chat_share", r.mixture.chat_share, 0, 1);
   s.take("story_model", r.story_model);
   s.take("stories", r.n_stories, 0, 1e7);
-  s.take("answer_weight", r.weights.answer, 0, 1000);
-  s.take("value_weight", r.weights.value, 0, 1000);
-  s.take("text_weight", r.weights.text, 0, 1000);
-  s.take("chatter_weight", r.weights.chatter, 0, 1000);
-  s.take("user_weight", r.weights.user, 0, 1000);
+  s.take("answer_weight", r.mixture.weights.answer, 0, 1000);
+  s.take("value_weight", r.mixture.weights.value, 0, 1000);
+  s.take("text_weight", r.mixture.weights.text, 0, 1000);
+  s.take("chatter_weight", r.mixture.weights.chatter, 0, 1000);
+  s.take("user_weight", r.mixture.weights.user, 0, 1000);
   s.finish();
 }
 
@@ -110,8 +149,13 @@ void check_whole(Recipe& r, const toml::table& root, Problems& problems) {
     problems.add(root.source(), "expected stages up to step {}, found the last until step {}", r.rate.total_steps,
                  r.stages.back().until_step);
   }
-  if (r.books.empty() && r.story_model.empty()) {
-    problems.add(root.source(), "expected data.books or data.story_model, found neither");
+  const bool has_texts = !r.sources.books.empty() || !r.story_model.empty() || !r.sources.text.empty();
+  if (!has_texts && r.sources.chat.empty()) {
+    problems.add(root.source(), "expected data.text, data.chat, data.books or data.story_model, found none of them");
+  }
+  if (!has_texts && r.mixture.generated_dialogues && !r.sources.chat.empty()) {
+    problems.add(root.source(),
+                 "expected data.text, data.books or data.story_model with data.generated_dialogues, found none");
   }
   if (!r.story_model.empty() && r.n_stories == 0)
     problems.add(root.source(), "expected data.stories with data.story_model, found none");
@@ -131,9 +175,13 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
   Recipe recipe;
   const toml::table empty;
   using Reader = void (*)(Section, Recipe&);
-  const std::pair<const char*, Reader> sections[] = {
-      {"run", read_run},   {"model", read_model},         {"tokenizer", read_tokenizer},
-      {"data", read_data}, {"optimizer", read_optimizer}, {"eval", read_eval}};
+  const std::pair<const char*, Reader> sections[] = {{"run", read_run},
+                                                     {"model", read_model},
+                                                     {"precision", read_precision},
+                                                     {"tokenizer", read_tokenizer},
+                                                     {"data", read_data},
+                                                     {"optimizer", read_optimizer},
+                                                     {"eval", read_eval}};
   for (const auto& [name, read] : sections) {
     const toml::node* node = root.get(name);
     if (node == nullptr) {
@@ -163,13 +211,6 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
   check_whole(recipe, root, problems);
   problems.check();
   return recipe;
-}
-
-std::string recipe_path(const std::string& path) {
-  constexpr std::string_view kShared = "shared:";
-  if (!path.starts_with(kShared)) return path;
-  const char* root = std::getenv("MNEME_SHARED");
-  return std::string(root != nullptr ? root : "../shared") + "/" + path.substr(kShared.size());
 }
 
 }  // namespace mneme::train

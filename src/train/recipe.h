@@ -19,14 +19,15 @@ struct Recipe {
 
   LlamaSizes model;
   GemmFormat gemm = GemmFormat::kBf16;
+  OperandRounding rounding;
 
   size_t vocabulary = 4096;
   size_t tokenizer_sample_chars = 6'000'000;
 
-  std::string books;        ///< Folder of *.txt, or empty.
+  SourceOptions sources;
   std::string story_model;  ///< GGUF file that stories are sampled from, or empty.
   size_t n_stories = 0;
-  LossWeights weights;
+  MixtureOptions mixture;
 
   OptimizerOptions optimizer;
   float clip_norm = 1.0f;  ///< 0: no clipping. Of all gradients together, or of each one with optimizer.layerwise.
@@ -44,9 +45,5 @@ struct Recipe {
 /// Parses a recipe. `source` names it in messages. Every unknown key, wrong type, missing key and contradiction is
 /// reported in one Error(kInvalidArgument), each with its line.
 Recipe parse_recipe(std::string_view text, const std::string& source);
-
-/// A path of a recipe: "shared:NAME" is NAME in the shared data folder ($MNEME_SHARED, by default ../shared beside the
-/// current folder); anything else stays as it is.
-std::string recipe_path(const std::string& path);
 
 }  // namespace mneme::train

@@ -106,6 +106,23 @@ class Section {
     if (!valid) problems_.add(node->source(), "{}.{}: expected a list of positive whole numbers", name_, key);
   }
 
+  void take_list(const char* key, std::vector<std::string>& target) {
+    known_.insert(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return;
+    target.clear();
+    const toml::array* array = node->as_array();
+    bool valid = array != nullptr;
+    if (valid) {
+      for (const auto& element : *array) {
+        const auto value = element.template value_exact<std::string>();
+        valid = valid && value && !value->empty();
+        if (valid) target.push_back(*value);
+      }
+    }
+    if (!valid) problems_.add(node->source(), "{}.{}: expected a list of strings", name_, key);
+  }
+
   bool has(const char* key) const { return table_.get(key) != nullptr; }
 
   void require(const char* key) {

@@ -76,7 +76,7 @@ TEST(Recipe, Contradictions) {
   EXPECT_THAT(problem_of(replaced("until_step = 10", "until_step = 9")), HasSubstr("expected stages up to step 10"));
   EXPECT_THAT(problem_of(replaced("batch_tokens = 4096", "batch_tokens = 5000")),
               HasSubstr("multiple of micro_batch_tokens"));
-  EXPECT_THAT(problem_of(replaced("books = \"b\"", "")), HasSubstr("found neither"));
+  EXPECT_THAT(problem_of(replaced("books = \"b\"", "")), HasSubstr("found none of them"));
   EXPECT_THAT(problem_of(replaced("steps = 10", "rate = 1e-3")), HasSubstr("expected the key steps"));
   EXPECT_THAT(problem_of(replaced("steps = 10", "steps = 10\nkind = \"sgdd\"")),
               HasSubstr("expected one of sgd, adamw, adamw8, adafactor, muon, galore, natural-galore, found sgdd"));
@@ -109,6 +109,34 @@ TEST(Recipe, OptimizerKinds) {
               HasSubstr("optimizer.nesterov: expected a momentum above 0"));
   EXPECT_THAT(problem_of("[run]\nmicro_batch_tokens = 1024" + with("layerwise = true")),
               HasSubstr("expected batch_tokens equal to micro_batch_tokens 1024 with optimizer.layerwise, found 4096"));
+}
+
+TEST(Recipe, DataSources) {
+  const Recipe own = parse_recipe(replaced("books = \"b\"", "text = [\"a\", \"b\"]\nchat = [\"c\"]"), "r.toml");
+  EXPECT_EQ(own.sources.text, (std::vector<std::string>{"a", "b"}));
+  EXPECT_FALSE(own.mixture.generated_dialogues);
+  EXPECT_TRUE(parse_recipe(kValid, "r.toml").mixture.generated_dialogues);
+  EXPECT_THAT(problem_of(replaced("books = \"b\"", "")), HasSubstr("found none of them"));
+  EXPECT_THAT(problem_of(replaced("books = \"b\"", "chat = [\"c\"]\ngenerated_dialogues = true")),
+              HasSubstr("with data.generated_dialogues, found none"));
+  EXPECT_THAT(problem_of(replaced("books = \"b\"", "text = \"a\"")),
+              HasSubstr("line 9: data.text: expected a list of strings"));
+  EXPECT_THAT(problem_of(replaced("books = \"b\"", "text = [1]")), HasSubstr("expected a list of strings"));
+}
+
+TEST(Recipe, Precision) {
+  const std::string before = "[data]";
+  const auto with = [&](const std::string& keys) { return replaced(before, "[precision]\n" + keys + "\n" + before); };
+  EXPECT_EQ(parse_recipe(kValid, "r.toml").rounding.operands, 0u);
+  const Recipe law = parse_recipe(with("format = \"E2M1\"\nblock = 32"), "r.toml");
+  EXPECT_EQ(law.rounding.format, (SmallFloat{2, 1}));
+  EXPECT_EQ(law.rounding.block, 32u);
+  EXPECT_TRUE(law.rounding.rounds(ProductOperand::kWForward));
+  EXPECT_FALSE(law.rounding.rounds(ProductOperand::kDyForDw));
+  EXPECT_EQ(parse_recipe(with("format = \"E4M3\"\noperands = [\"dy_for_dw\"]"), "r.toml").rounding.operands, 16u);
+  EXPECT_THAT(problem_of(with("format = \"E9M9\"")), HasSubstr("expected E0M1 to E8M7"));
+  EXPECT_THAT(problem_of(with("block = 32")), HasSubstr("expected a format such as E4M3"));
+  EXPECT_THAT(problem_of(with("format = \"E4M3\"\noperands = [\"z\"]")), HasSubstr("found z"));
 }
 
 TEST(Recipe, BrokenToml) {

@@ -10,6 +10,7 @@
 #include "base/byte_size.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "budget/resident.h"
 #include "train/activation_policy.h"
 #include "train/data/story_source.h"
 #include "train/sampler.h"
@@ -61,8 +62,8 @@ Trainer::Trainer(Ledger& ledger, Recipe recipe, const std::string& recipe_text, 
   prepare_data();
   prepare_tokenizer();
   recipe_.model.vocabulary = tokenizer_->size();
-  mixture_ = std::make_unique<Mixture>(*tokenizer_, *texts_, recipe_.weights, recipe_.seed);
-  model_ = std::make_unique<LlamaModel<float>>(ledger_, recipe_.model, recipe_.gemm);
+  mixture_ = std::make_unique<Mixture>(*tokenizer_, sources_, recipe_.mixture, recipe_.seed);
+  model_ = std::make_unique<LlamaModel<float>>(ledger_, recipe_.model, recipe_.gemm, recipe_.rounding);
   model_->initialise(recipe_.seed);
   optimizer_ = make_optimizer(ledger_, model_->parameter_list(), recipe_.optimizer);
   choose_saving();
@@ -83,7 +84,7 @@ void Trainer::prepare_data() {
                                  callbacks_.message(fmt::format("sampling stories: {} of {}", done, recipe_.n_stories));
                              });
   }
-  texts_ = std::make_unique<TextSource>(std::move(stories), recipe_.books.empty() ? "" : recipe_path(recipe_.books));
+  sources_ = open_sources(recipe_.sources, std::move(stories));
 }
 
 void Trainer::prepare_tokenizer() {
@@ -93,22 +94,7 @@ void Trainer::prepare_tokenizer() {
     return;
   }
   if (callbacks_.message) callbacks_.message("training the tokenizer");
-  // A sample of what the model will read: half plain text, half dialogues.
-  std::vector<std::string> sample;
-  const DialogueMaker dialogues(*texts_, Split::kTrain);
-  size_t chars = 0;
-  for (uint64_t i = 0; chars < recipe_.tokenizer_sample_chars; ++i) {
-    PhiloxStream random(recipe_.seed ^ 0x746F6B656EULL, i);
-    if (i % 2 == 0) {
-      sample.push_back(texts_->any(random, Split::kTrain, 2000));
-      chars += sample.back().size();
-      continue;
-    }
-    for (Turn& turn : dialogues.make(random, DialogueOptions{})) {
-      chars += turn.text.size();
-      sample.push_back(std::move(turn.text));
-    }
-  }
+  const auto sample = tokenizer_sample(sources_, recipe_.mixture, recipe_.tokenizer_sample_chars, recipe_.seed);
   tokenizer_ = std::make_unique<TrainTokenizer>(TrainTokenizer::train(sample, recipe_.vocabulary));
   AtomicFile out(file);
   out.write(tokenizer_->model());
@@ -212,12 +198,20 @@ void Trainer::evaluate() {
   const size_t batch_tokens = recipe_.micro_batch_tokens;
   constexpr uint64_t kEvalSeed = 0x6576616C;
   Json line = {{"event", "eval"}, {"step", progression_.step}, {"tokens", progression_.tokens}};
-  line["text_loss"] = measure_text_loss(*executor_, *model_, *tokenizer_, *texts_, 8192, batch_tokens, kEvalSeed);
+  constexpr size_t kLossTokens = 8192;
+  if (sources_.texts != nullptr) {
+    line["text_loss"] =
+        measure_text_loss(*executor_, *model_, *tokenizer_, *sources_.texts, kLossTokens, batch_tokens, kEvalSeed);
+  }
+  if (sources_.chat != nullptr) {
+    line["chat_loss"] =
+        measure_chat_loss(*executor_, *model_, *tokenizer_, *sources_.chat, kLossTokens, batch_tokens, kEvalSeed);
+  }
   for (const size_t distance : recipe_.eval_distances) {
     // Distances far beyond what was trained so far say nothing and cost the most.
-    if (distance > 2 * stage().sequence_tokens) continue;
-    const RecallScore score = measure_recall(*executor_, *model_, *tokenizer_, *texts_, distance, recipe_.eval_probes,
-                                             batch_tokens, kEvalSeed);
+    if (!recipe_.mixture.generated_dialogues || distance > 2 * stage().sequence_tokens) continue;
+    const RecallScore score = measure_recall(*executor_, *model_, *tokenizer_, *sources_.texts, distance,
+                                             recipe_.eval_probes, batch_tokens, kEvalSeed);
     line["recall"].push_back({{"distance", distance},
                               {"value", score.value},
                               {"answer", score.answer},
@@ -237,6 +231,14 @@ void Trainer::evaluate() {
   log_->write(line);
 }
 
+Json Trainer::planned_bytes() const {
+  Json bytes = Json::object();
+  for (const Tag tag : {Tag::kWeights, Tag::kGradient, Tag::kOptimizer, Tag::kActivation, Tag::kScratch}) {
+    bytes[std::string(tag_name(tag))] = ledger_.used(Tier::kRam, tag);
+  }
+  return bytes;
+}
+
 bool Trainer::run() {
   log_->write({{"event", "start"},
                {"step", progression_.step},
@@ -244,7 +246,8 @@ bool Trainer::run() {
                {"parameters", model_->parameters().n_values()},
                {"optimizer", optimizer_->name()},
                {"saving", saving_name_},
-               {"plan", memory_plan()}});
+               {"plan", memory_plan()},
+               {"bytes", planned_bytes()}});
   double last_save = seconds_now();
   const size_t total = recipe_.rate.total_steps;
   double recent_rate = 0;
@@ -275,6 +278,7 @@ bool Trainer::run() {
                  {"gradient_norm", last_norm_},
                  {"rate", rate},
                  {"seconds", took},
+                 {"resident_bytes", resident_bytes()},
                  {"sequence", stage().sequence_tokens}};
     for (const auto& [name, value] : optimizer_->measures()) line[name] = value;
     log_->write(line);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/json.h"
 #include "train/checkpoint.h"
 #include "train/recall_eval.h"
 #include "train/recipe.h"
@@ -48,6 +49,8 @@ class Trainer {
   std::string memory_plan() const;
 
  private:
+  /// The same in bytes, by class.
+  Json planned_bytes() const;
   void prepare_data();
   void prepare_tokenizer();
   void choose_saving();
@@ -69,7 +72,7 @@ class Trainer {
   Recipe recipe_;
   std::string directory_;
   Callbacks callbacks_;
-  std::unique_ptr<TextSource> texts_;
+  DataSources sources_;
   std::unique_ptr<TrainTokenizer> tokenizer_;
   std::unique_ptr<Mixture> mixture_;
   std::unique_ptr<LlamaModel<float>> model_;

@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -216,6 +218,102 @@ TEST_F(TrainerTest, DamagedCheckpointFallsBackToTheOneBefore) {
   EXPECT_EQ(make(ledger, "run", true)->progression().step, 2u);
   fs::remove(folder_ / "run" / checkpoint_name(2));
   EXPECT_THROW(make(ledger, "run", true), Error);
+}
+
+/// A disk that fills up while a checkpoint is written: the run ends with a message, the checkpoint before stays good.
+TEST_F(TrainerTest, FullDiskKeepsTheCheckpointBefore) {
+  Trainer::Callbacks callbacks;
+  uint64_t seen = 0, stop_at = 2;
+  callbacks.step = [&](const StepReport& report) { seen = report.step; };
+  callbacks.stop = [&] { return seen == stop_at; };
+  Ledger ledger;
+  const auto trainer = make(ledger, "run", false, callbacks);
+  EXPECT_FALSE(trainer->run());
+  const auto before = list_checkpoints((folder_ / "run").string());
+  ASSERT_EQ(before.size(), 1u);
+
+  rlimit old_limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{fs::file_size(before[0]) / 2, old_limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  stop_at = 4;
+  std::string error = "none";
+  try {
+    trainer->run();
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  setrlimit(RLIMIT_FSIZE, &old_limit);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_THAT(error, HasSubstr("checkpoint-00000004.bin"));
+  EXPECT_EQ(list_checkpoints((folder_ / "run").string()), before);
+  size_t n_files = 0;
+  for (const auto& entry : fs::directory_iterator(folder_ / "run"))
+    n_files += entry.path().string().find("checkpoint") != std::string::npos;
+  EXPECT_EQ(n_files, 1u) << "a part of the failed checkpoint was left behind";
+  const auto resumed = make(ledger, "run", true);
+  EXPECT_EQ(resumed->progression().step, 2u);
+  EXPECT_TRUE(resumed->run());
+}
+
+/// Any flipped bit and any cut is refused, unless it hits the padding between arrays; nothing is read beyond the file.
+TEST_F(TrainerTest, EveryDamageToACheckpointIsNoticed) {
+  Ledger ledger;
+  const auto trainer = make(ledger, "run", false);
+  EXPECT_TRUE(trainer->run());
+  const std::string path = list_checkpoints((folder_ / "run").string()).front();
+  const std::string good = read_text_file(path);
+  const std::string damaged = (folder_ / "damaged.bin").string();
+  LlamaModel<float> model(ledger, trainer->model().sizes(), GemmFormat::kFull);
+  const auto optimizer = make_optimizer(ledger, model.parameter_list(), parse_recipe(recipe_, "test").optimizer);
+  size_t n_refused = 0;
+  const auto safe = [&](const std::string& bytes) {
+    std::ofstream(damaged, std::ios::binary) << bytes;
+    try {
+      const Progression progression = read_checkpoint(damaged, model.parameters(), optimizer.get());
+      std::vector<float> values;
+      for (const auto& p : model.parameters().all()) values.insert(values.end(), p.value, p.value + p.size());
+      return progression.step == 6 && values == weights_of(*trainer);
+    } catch (const Error&) {
+      ++n_refused;
+      return true;
+    }
+  };
+  ASSERT_TRUE(safe(good));
+  ASSERT_EQ(n_refused, 0u);
+  PhiloxStream random(1);
+  for (int i = 0; i < 150; ++i) {
+    std::string bytes = good;
+    // Half of the flips hit the first kilobyte, where the lengths and names are.
+    const size_t at = random.next_below(i % 2 == 0 ? 1024 : bytes.size());
+    bytes[at] = static_cast<char>(bytes[at] ^ (1 << random.next_below(8)));
+    EXPECT_TRUE(safe(bytes)) << "bit flipped in byte " << at;
+    EXPECT_TRUE(safe(good.substr(0, random.next_below(good.size())))) << "cut";
+  }
+  EXPECT_GT(n_refused, 280u);
+}
+
+/// A user's own texts and conversations, without anything that is generated.
+TEST_F(TrainerTest, OwnTextAndChatTrainAndAreEvaluated) {
+  AtomicFile chat((folder_ / "chat.jsonl").string());
+  for (int i = 0; i < 40; ++i) {
+    chat.write(R"({"messages": [{"role": "user", "content": "Say )" + std::to_string(i) +
+               R"("}, {"role": "assistant", "content": "It is )" + std::to_string(i) + "\"}]}\n");
+  }
+  chat.commit();
+  const std::string books = "books = \"" + (folder_ / "books").string() + "\"";
+  recipe_.replace(
+      recipe_.find(books), books.size(),
+      "text = [\"" + (folder_ / "books").string() + "\"]\nchat = [\"" + (folder_ / "chat.jsonl").string() + "\"]");
+  recipe_.replace(recipe_.find("size = 500"), 10, "size = 380");  // so little text has no more pieces
+  Ledger ledger;
+  const auto trainer = make(ledger, "own", false);
+  EXPECT_TRUE(trainer->run());
+  const std::string log = read_text_file((folder_ / "own" / "log.jsonl").string());
+  EXPECT_THAT(log, HasSubstr("text_loss"));
+  EXPECT_THAT(log, HasSubstr("chat_loss"));
+  EXPECT_EQ(log.find("\"recall\""), std::string::npos) << "nothing generated was asked for";
 }
 
 TEST_F(TrainerTest, RefusesToOverwriteARun) {

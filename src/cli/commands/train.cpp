@@ -16,6 +16,7 @@
 #include "train/export_gguf.h"
 #include "train/finished_run.h"
 #include "train/recall_eval.h"
+#include "train/run_report.h"
 #include "train/trainer.h"
 
 namespace mneme::cli {
@@ -85,6 +86,18 @@ void run_export(const ExportOptions& options, const GlobalOptions& global) {
   }
 }
 
+struct ReportOptions {
+  std::string directory, out;
+};
+
+void run_report(const ReportOptions& options, const GlobalOptions& global) {
+  const std::string out = options.out.empty() ? options.directory + "/report.html" : options.out;
+  AtomicFile file(out);
+  file.write(train::run_report(options.directory));
+  file.commit();
+  fmt::print("{}\n", global.json ? Json{{"file", out}}.dump() : out);
+}
+
 struct EvalOptions {
   std::string directory;
   std::vector<size_t> distances;
@@ -97,14 +110,35 @@ void run_eval(const EvalOptions& options, const GlobalOptions& global) {
   train::FinishedRun run = train::load_run(ledger, options.directory);
   std::vector<std::string> stories;
   if (std::filesystem::exists(options.directory + "/stories.txt")) stories = train::read_stories(options.directory + "/stories.txt");
-  const train::TextSource texts(std::move(stories), run.recipe.books.empty() ? "" : train::recipe_path(run.recipe.books));
+  const train::DataSources sources = train::open_sources(run.recipe.sources, std::move(stories));
   train::Executor<float> executor(ledger, run.model->program(), run.model->parameter_list());
   const size_t batch_tokens = run.recipe.model.context;
   Json result = {{"step", run.progression.step}, {"tokens", run.progression.tokens}};
-  result["text_loss"] = train::measure_text_loss(executor, *run.model, *run.tokenizer, texts, 32768, batch_tokens, options.seed);
-  if (!global.json) fmt::print("step {}, loss on held-out text {:.3f} nats per token\n", run.progression.step, result["text_loss"].get<double>());
-  for (const size_t distance : options.distances.empty() ? run.recipe.eval_distances : options.distances) {
-    const auto score = train::measure_recall(executor, *run.model, *run.tokenizer, texts, distance, options.probes, batch_tokens, options.seed);
+  if (!global.json) fmt::print("step {}\n", run.progression.step);
+  const auto report_loss = [&](const char* name, const char* what, double loss) {
+    result[name] = loss;
+    if (!global.json) fmt::print("loss on held-out {}: {:.3f} nats per token\n", what, loss);
+  };
+  constexpr size_t kLossTokens = 32768;
+  if (sources.texts != nullptr) {
+    report_loss("text_loss", "text",
+                train::measure_text_loss(executor, *run.model, *run.tokenizer, *sources.texts, kLossTokens,
+                                         batch_tokens, options.seed));
+  }
+  if (sources.chat != nullptr) {
+    report_loss("chat_loss", "conversations",
+                train::measure_chat_loss(executor, *run.model, *run.tokenizer, *sources.chat, kLossTokens, batch_tokens,
+                                         options.seed));
+  }
+  if (!options.distances.empty() && sources.texts == nullptr) {
+    fail(ErrorCode::kInvalidArgument,
+         "[eval] expected a recipe with texts, which distract between fact and question, found one without");
+  }
+  const std::vector<size_t> usual =
+      run.recipe.mixture.generated_dialogues ? run.recipe.eval_distances : std::vector<size_t>();
+  for (const size_t distance : options.distances.empty() ? usual : options.distances) {
+    const auto score = train::measure_recall(executor, *run.model, *run.tokenizer, *sources.texts, distance,
+                                             options.probes, batch_tokens, options.seed);
     result["recall"].push_back({{"distance", distance}, {"value", score.value}, {"answer", score.answer}, {"refusal", score.refusal},
                                 {"answerable", score.n_answerable}, {"refusals", score.n_refusal}});
     if (!global.json) {
@@ -133,6 +167,14 @@ void add_train(CLI::App& app, GlobalOptions& global) {
   export_command->add_option("--type", exporting->type, "F32, F16, BF16 or Q8_0")->capture_default_str();
   export_command->footer("Example:\n  mneme train export runs/pocket --type Q8_0 --out models/pocket.gguf");
   export_command->callback([exporting, &global] { run_export(*exporting, global); });
+
+  auto reporting = std::make_shared<ReportOptions>();
+  CLI::App* report_command =
+      command->add_subcommand("report", "Plots of loss, recall, speed and memory as one HTML page");
+  report_command->add_option("DIR", reporting->directory, "Run directory; the run may still be going on")->required();
+  report_command->add_option("-o,--out", reporting->out, "File to write (default: DIR/report.html)");
+  report_command->footer("Example:\n  mneme train report runs/pocket");
+  report_command->callback([reporting, &global] { run_report(*reporting, global); });
 
   auto evaluating = std::make_shared<EvalOptions>();
   CLI::App* eval_command = command->add_subcommand("eval", "Recall of held-out facts and text loss of the newest checkpoint");

@@ -12,11 +12,15 @@
 namespace mneme::train {
 namespace {
 
+const DataSources& sources() {
+  static const DataSources two_stories =
+      open_sources({}, {"Once upon a time there was a small boat. It sailed to the sea. The boat came home at night.",
+                        "A girl had a red hat. The wind took it. She ran and found the hat in a tree. She was glad."});
+  return two_stories;
+}
+
 const TextSource& texts() {
-  static const TextSource source({"Once upon a time there was a small boat. It sailed to the sea. The boat came home at night.",
-                                  "A girl had a red hat. The wind took it. She ran and found the hat in a tree. She was glad."},
-                                 "");
-  return source;
+  return *sources().texts;
 }
 
 /// A tokenizer trained once on generated dialogues.
@@ -62,6 +66,30 @@ TEST(FactKinds, EveryKindAnswersInBothHalves) {
     for (const auto pattern : kind.questions) EXPECT_EQ(pattern.find("{v}"), std::string_view::npos) << pattern;
   }
   EXPECT_EQ(fill("{s} has {v}, {s}.", "A", "b"), "A has b, A.");
+}
+
+TEST(FactKinds, OpenWordsReplaceListsButNotNames) {
+  PhiloxStream random(9);
+  const std::vector<std::string> open{"zebra"};
+  int colours = 0, names = 0;
+  for (int i = 0; i < 1000; ++i) {
+    colours += invent_value(random, Split::kTrain, ValueType::kColour, open).find("zebra") != std::string::npos;
+    names += invent_value(random, Split::kTrain, ValueType::kName, open).find("zebra") != std::string::npos;
+  }
+  EXPECT_NEAR(colours, 700, 60);
+  EXPECT_EQ(names, 0);
+}
+
+TEST(TextSource, TrainingWordsAreWholeLowerCaseWordsOfTheTrainingHalf) {
+  const auto words = texts().train_words();
+  EXPECT_TRUE(std::is_sorted(words.begin(), words.end()));
+  EXPECT_GT(words.size(), 5u);
+  const std::set<std::string> all{"once", "upon",  "time", "there", "small", "boat",  "sailed", "came",
+                                  "home", "night", "girl", "wind",  "took",  "found", "tree",   "glad"};
+  for (const std::string& word : words) {
+    EXPECT_TRUE(all.contains(word)) << word;
+    EXPECT_EQ(split_of(word), Split::kTrain) << word;
+  }
 }
 
 /// Replays a dialogue: every answer must be the newest value that was stated for its subject.
@@ -177,7 +205,7 @@ TEST(ChatEncoder, WeightsFollowTheKindOfTurn) {
 }
 
 TEST(Mixture, FillsExactlyAndRepeats) {
-  const Mixture mixture(tokenizer(), texts(), {}, 7);
+  const Mixture mixture(tokenizer(), sources(), {}, 7);
   StageOptions stage;
   stage.sequence_tokens = 128;
   stage.batch_tokens = 512;

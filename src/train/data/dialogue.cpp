@@ -61,7 +61,7 @@ class Writer {
   void update() {
     Fact& fact = told_[random_.next_below(told_.size())];
     const std::string old = fact.value;
-    while (fact.value == old) fact.value = invent_value(random_, split_, kind_of(fact).value);
+    while (fact.value == old) fact.value = invent_value(random_, split_, kind_of(fact).value, open_words());
     add(Speaker::kUser, TurnKind::kStatement, fill(pick(kind_of(fact).updates), fact.subject, fact.value));
     add(Speaker::kAssistant, TurnKind::kChatter, pick(kAcks));
   }
@@ -87,7 +87,7 @@ class Writer {
 
   void filler(size_t max_chars) {
     const size_t wanted = std::max<size_t>(80, max_chars / 4 + random_.next_below(std::max<size_t>(1, max_chars * 3 / 4)));
-    const bool story = texts_.has_stories() && (!texts_.has_books() || chance(0.5));
+    const bool story = texts_.has_stories() && (!texts_.has_passages() || chance(0.5));
     std::string text = story ? texts_.story(random_, wanted) : texts_.passage(random_, split_, wanted);
     if (!story && chance(0.4)) {
       add(Speaker::kUser, TurnKind::kText, std::string(pick(kPasteIntros)) + text);
@@ -119,6 +119,11 @@ class Writer {
   }
   Strings pick(std::span<const Strings> choices) { return choices[random_.next_below(choices.size())]; }
 
+  /// Tests use the held-out words of the lists alone.
+  std::span<const std::string> open_words() const {
+    return split_ == Split::kTrain ? texts_.train_words() : std::span<const std::string>();
+  }
+
   /// Whether two facts would answer the same question.
   static bool same_question(const Fact& a, const Fact& b) {
     return kind_of(a).unknown == kind_of(b).unknown && a.subject == b.subject;
@@ -128,7 +133,7 @@ class Writer {
   Fact new_fact() {
     for (;;) {
       if (!people_.empty() && chance(0.1)) people_.push_back(invent_name(random_, split_));
-      Fact fact = invent_fact(random_, split_, people_);
+      Fact fact = invent_fact(random_, split_, people_, open_words());
       const bool known = std::any_of(told_.begin(), told_.end(), [&](const Fact& other) { return same_question(fact, other); });
       if (!known) return fact;
     }

@@ -9,6 +9,11 @@ namespace {
 
 using Strings = std::string_view;
 
+/// Share of open words among the values of types with a short list.
+constexpr double kOpenShare = 0.7;
+/// Share of pairs of words among those.
+constexpr double kTwoWordShare = 0.2;
+
 constexpr Strings kPets[] = {"cat", "dog", "horse", "parrot", "rabbit", "goat", "turtle", "hamster", "pony", "fish"};
 constexpr Strings kPeople[] = {"sister", "brother", "teacher", "neighbour", "best friend", "boss", "uncle", "aunt",
                                "doctor", "cousin",  "daughter", "son",      "mother",      "father", "grandmother", "grandfather"};
@@ -115,26 +120,47 @@ std::string invent_day(PhiloxStream& random, Split split) {
 
 }  // namespace
 
-std::span<const FactKind> fact_kinds() { return kKinds; }
+std::span<const FactKind> fact_kinds() {
+  return kKinds;
+}
 
-std::string invent_value(PhiloxStream& random, Split split, ValueType type) {
+std::string invent_value(PhiloxStream& random, Split split, ValueType type, std::span<const std::string> open_words) {
+  const auto word = [&](std::span<const std::string_view> list) -> std::string {
+    if (open_words.empty() || random.next_double() >= kOpenShare) return pick_word(random, split, list);
+    std::string text = open_words[random.next_below(open_words.size())];
+    if (random.next_double() < kTwoWordShare) text += " " + open_words[random.next_below(open_words.size())];
+    return text;
+  };
   switch (type) {
     case ValueType::kName:
-    case ValueType::kPlace: return invent_name(random, split);
-    case ValueType::kColour: return pick_word(random, split, colour_words());
-    case ValueType::kFood: return pick_word(random, split, food_words());
-    case ValueType::kJob: return pick_word(random, split, job_words());
-    case ValueType::kAnimal: return pick_word(random, split, animal_words());
-    case ValueType::kCode: return invent_number(random, split, 4);
-    case ValueType::kAge: return invent_number(random, split, 2);
-    case ValueType::kDay: return invent_day(random, split);
-    case ValueType::kContainer: return pick_word(random, split, colour_words()) + " " + pick_word(random, split, container_words());
-    case ValueType::kHobby: return pick_word(random, split, hobby_words());
+    case ValueType::kPlace:
+      return invent_name(random, split);
+    case ValueType::kColour:
+      return word(colour_words());
+    case ValueType::kFood:
+      return word(food_words());
+    case ValueType::kJob:
+      return word(job_words());
+    case ValueType::kAnimal:
+      return word(animal_words());
+    case ValueType::kCode:
+      return invent_number(random, split, 4);
+    case ValueType::kAge:
+      return invent_number(random, split, 2);
+    case ValueType::kDay:
+      return invent_day(random, split);
+    case ValueType::kContainer: {
+      const std::string colour = word(colour_words());
+      return colour + " " + word(container_words());
+    }
+    case ValueType::kHobby:
+      return word(hobby_words());
   }
   return {};
 }
 
-Fact invent_fact(PhiloxStream& random, Split split, std::span<const std::string> people) {
+Fact invent_fact(PhiloxStream& random, Split split, std::span<const std::string> people,
+                 std::span<const std::string> open_words) {
   Fact fact;
   fact.kind = random.next_below(fact_kinds().size());
   const FactKind& kind = fact_kinds()[fact.kind];
@@ -143,7 +169,7 @@ Fact invent_fact(PhiloxStream& random, Split split, std::span<const std::string>
   } else if (kind.subject != SubjectType::kUser) {
     fact.subject = kind.subjects[random.next_below(kind.subjects.size())];
   }
-  fact.value = invent_value(random, split, kind.value);
+  fact.value = invent_value(random, split, kind.value, open_words);
   return fact;
 }
 

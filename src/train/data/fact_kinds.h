@@ -45,9 +45,13 @@ struct Fact {
 };
 
 /// A random fact of the given half of the vocabulary; persons are taken from `people` (not empty).
-Fact invent_fact(PhiloxStream& random, Split split, std::span<const std::string> people);
-/// A random value of a type.
-std::string invent_value(PhiloxStream& random, Split split, ValueType type);
+/// `open_words`: as in invent_value.
+Fact invent_fact(PhiloxStream& random, Split split, std::span<const std::string> people,
+                 std::span<const std::string> open_words = {});
+/// A random value of a type. Types with a short list (colours, foods, ...) take a word of `open_words` instead most of
+/// the time, when there are any: a model that meets only the words of a list learns the list, and not to copy.
+std::string invent_value(PhiloxStream& random, Split split, ValueType type,
+                         std::span<const std::string> open_words = {});
 
 /// Fills a sentence pattern.
 std::string fill(std::string_view pattern, std::string_view subject, std::string_view value);

@@ -6,6 +6,12 @@
 #include "base/error.h"
 
 namespace mneme::train {
+namespace {
+
+/// Shorter rooms at the end of a slot are filled with plain text.
+constexpr size_t kLeastDialogueTokens = 64;
+
+}  // namespace
 
 Batch OwnedBatch::view() const {
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
@@ -23,8 +29,9 @@ void append_sequence(const WeightedTokens& sequence, size_t max_tokens, OwnedBat
   batch.sequence_starts.push_back(static_cast<uint32_t>(batch.tokens.size()));
 }
 
-Mixture::Mixture(const TrainTokenizer& tokenizer, const TextSource& texts, LossWeights weights, uint64_t seed)
-    : tokenizer_(tokenizer), texts_(texts), dialogues_(texts, Split::kTrain), weights_(weights), seed_(seed) {}
+Mixture::Mixture(const TrainTokenizer& tokenizer, const DataSources& sources, const MixtureOptions& options,
+                 uint64_t seed)
+    : tokenizer_(tokenizer), sources_(sources), options_(options), seed_(seed) {}
 
 OwnedBatch Mixture::batch(size_t step, const StageOptions& stage) const {
   OwnedBatch result;
@@ -48,14 +55,46 @@ void Mixture::fill_slot(PhiloxStream& random, const StageOptions& stage, size_t 
 
 WeightedTokens Mixture::sequence(PhiloxStream& random, const StageOptions& stage, size_t max_tokens) const {
   const auto max_chars = static_cast<size_t>(kCharsPerToken * static_cast<double>(max_tokens));
-  if (max_tokens < 64 || random.next_double() < stage.plain_text_share) {
-    return encode_text(tokenizer_, texts_.any(random, Split::kTrain, std::max<size_t>(max_chars, 80)), weights_.text);
+  const bool has_dialogues = options_.generated_dialogues || sources_.chat != nullptr;
+  if (sources_.texts != nullptr &&
+      (!has_dialogues || max_tokens < kLeastDialogueTokens || random.next_double() < stage.plain_text_share)) {
+    const std::string text = sources_.texts->any(random, Split::kTrain, std::max<size_t>(max_chars, 80));
+    return encode_text(tokenizer_, text, options_.weights.text);
+  }
+  if (sources_.chat != nullptr && (!options_.generated_dialogues || random.next_double() < options_.chat_share)) {
+    return encode_dialogue(tokenizer_, sources_.chat->conversation(random, Split::kTrain), options_.weights);
   }
   DialogueOptions options;
   options.max_chars = max_chars;
   options.max_filler_chars = std::clamp<size_t>(max_chars / 4, 200, 2500);
   options.filler_share = stage.filler_share;
-  return encode_dialogue(tokenizer_, dialogues_.make(random, options), weights_);
+  const DialogueMaker dialogues(*sources_.texts, Split::kTrain);
+  return encode_dialogue(tokenizer_, dialogues.make(random, options), options_.weights);
+}
+
+std::vector<std::string> tokenizer_sample(const DataSources& sources, const MixtureOptions& options, size_t n_chars,
+                                          uint64_t seed) {
+  std::vector<std::string> sample;
+  size_t chars = 0;
+  const auto add = [&](std::string text) {
+    chars += text.size();
+    sample.push_back(std::move(text));
+  };
+  const bool has_chat = sources.chat != nullptr, has_dialogues = has_chat || options.generated_dialogues;
+  uint64_t i = 0;
+  while (chars < n_chars) {
+    PhiloxStream random(seed ^ 0x746F6B656EULL, i);
+    if (sources.texts != nullptr && (i % 2 == 0 || !has_dialogues)) {
+      add(sources.texts->any(random, Split::kTrain, 2000));
+    } else if (has_chat && (!options.generated_dialogues || i % 4 == 1)) {
+      for (const Turn& turn : sources.chat->conversation(random, Split::kTrain)) add(turn.text);
+    } else {
+      for (Turn& turn : DialogueMaker(*sources.texts, Split::kTrain).make(random, DialogueOptions{}))
+        add(std::move(turn.text));
+    }
+    ++i;
+  }
+  return sample;
 }
 
 }  // namespace mneme::train

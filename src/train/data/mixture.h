@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "train/data/chat_encoder.h"
+#include "train/data/sources.h"
 #include "train/tape/batch.h"
 
 namespace mneme::train {
@@ -16,6 +17,13 @@ struct StageOptions {
   double plain_text_share = 0.2; ///< Part of the sequences that are plain stories and passages.
   double filler_share = 0.4;     ///< Distraction inside dialogues.
   size_t short_every = 0;        ///< n > 0: every n-th sequence slot holds several shorter dialogues instead of a long one.
+};
+
+/// What sequences are made of, over all stages.
+struct MixtureOptions {
+  LossWeights weights;
+  bool generated_dialogues = true;  ///< Dialogues of mneme's own generator; they need texts.
+  double chat_share = 0.5;          ///< Part of the dialogues that are the user's own, where both kinds are there.
 };
 
 /// A packed batch that owns its arrays.
@@ -34,7 +42,8 @@ void append_sequence(const WeightedTokens& sequence, size_t max_tokens, OwnedBat
 /// the same data.
 class Mixture {
  public:
-  Mixture(const TrainTokenizer& tokenizer, const TextSource& texts, LossWeights weights, uint64_t seed);
+  /// `sources` has texts or chat, and texts when dialogues are generated; both arguments must outlive the mixture.
+  Mixture(const TrainTokenizer& tokenizer, const DataSources& sources, const MixtureOptions& options, uint64_t seed);
 
   OwnedBatch batch(size_t step, const StageOptions& stage) const;
 
@@ -43,11 +52,15 @@ class Mixture {
   WeightedTokens sequence(PhiloxStream& random, const StageOptions& stage, size_t max_tokens) const;
 
   const TrainTokenizer& tokenizer_;
-  const TextSource& texts_;
-  DialogueMaker dialogues_;
-  LossWeights weights_;
+  const DataSources& sources_;
+  MixtureOptions options_;
   uint64_t seed_;
 };
+
+/// Texts like those that sequences are made of, at least `n_chars` in all, to train a tokenizer on: half plain text,
+/// half dialogues, where both are there.
+std::vector<std::string> tokenizer_sample(const DataSources& sources, const MixtureOptions& options, size_t n_chars,
+                                          uint64_t seed);
 
 /// Average characters of a token in generated dialogues, for turning token limits into text lengths.
 constexpr double kCharsPerToken = 3.0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <set>
 #include <utility>
 
 #include "base/atomic_file.h"
@@ -28,6 +29,23 @@ std::vector<std::string> paragraphs_of(const std::string& text) {
     begin = end + 2;
   }
   return result;
+}
+
+/// Adds the words of 4 to 10 lower-case letters; what touches a capital, digit or apostrophe is left out.
+void collect_words(std::string_view text, std::set<std::string, std::less<>>& words) {
+  const auto is_lower = [](char c) { return c >= 'a' && c <= 'z'; };
+  const auto ends_word = [](char c) { return c == ' ' || c == '.' || c == ',' || c == ';' || c == '!' || c == '?'; };
+  for (size_t i = 0; i < text.size();) {
+    const size_t begin = i;
+    while (i < text.size() && is_lower(text[i])) ++i;
+    const size_t length = i - begin;
+    const bool whole = (begin == 0 || text[begin - 1] == ' ') && (i == text.size() || ends_word(text[i]));
+    if (whole && length >= 4 && length <= 10) {
+      const std::string_view word = text.substr(begin, length);
+      if (split_of(word) == Split::kTrain && words.find(word) == words.end()) words.emplace(word);
+    }
+    if (length == 0) ++i;
+  }
 }
 
 }  // namespace
@@ -68,7 +86,9 @@ std::string cut_at_sentence(std::string_view text, size_t max_chars) {
   return std::string(head.substr(0, blank == std::string_view::npos ? 0 : blank));
 }
 
-TextSource::TextSource(std::vector<std::string> stories, const std::string& book_folder) : stories_(std::move(stories)) {
+TextSource::TextSource(std::vector<std::string> stories, const std::string& book_folder,
+                       std::span<const std::string> documents)
+    : stories_(std::move(stories)) {
   std::erase_if(stories_, [](const std::string& story) { return story.size() < 40; });
   if (!book_folder.empty()) {
     std::vector<std::filesystem::path> paths;
@@ -84,8 +104,15 @@ TextSource::TextSource(std::vector<std::string> stories, const std::string& book
       (i % 30 == 29 ? held_out_books_ : train_books_).push_back(std::move(paragraphs));
     }
   }
-  if (stories_.empty() && train_books_.empty()) {
-    fail(ErrorCode::kInvalidArgument, "[text] expected stories or books, found neither in {}",
+  if (!documents.empty()) documents_ = std::make_unique<Documents>(documents);
+  std::set<std::string, std::less<>> words;
+  for (const std::string& story : stories_) collect_words(story, words);
+  for (const Paragraphs& book : train_books_) {
+    for (const std::string& paragraph : book) collect_words(paragraph, words);
+  }
+  train_words_.assign(words.begin(), words.end());
+  if (stories_.empty() && !has_passages()) {
+    fail(ErrorCode::kInvalidArgument, "[text] expected stories, books or documents, found none in {}",
          book_folder.empty() ? "the recipe" : book_folder);
   }
 }
@@ -95,6 +122,11 @@ std::string TextSource::story(PhiloxStream& random, size_t max_chars) const {
 }
 
 std::string TextSource::passage(PhiloxStream& random, Split split, size_t max_chars) const {
+  const bool use_document = documents_ != nullptr && (train_books_.empty() || random.next_below(2) == 0);
+  return use_document ? documents_->passage(random, split, max_chars) : book_passage(random, split, max_chars);
+}
+
+std::string TextSource::book_passage(PhiloxStream& random, Split split, size_t max_chars) const {
   const auto& books = split == Split::kHeldOut && !held_out_books_.empty() ? held_out_books_ : train_books_;
   // Long books count more, so that each paragraph is as likely as any other.
   size_t total = 0;
@@ -111,7 +143,7 @@ std::string TextSource::passage(PhiloxStream& random, Split split, size_t max_ch
 }
 
 std::string TextSource::any(PhiloxStream& random, Split split, size_t max_chars) const {
-  const bool use_story = has_stories() && (!has_books() || random.next_below(2) == 0);
+  const bool use_story = has_stories() && (!has_passages() || random.next_below(2) == 0);
   return use_story ? story(random, max_chars) : passage(random, split, max_chars);
 }
 

@@ -5,16 +5,10 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/parallel.h"
 #include "train/ops/gemm.h"
-#include "train/ops/vector_math.h"
 
 namespace mneme::train {
 namespace {
-
-void to_bf16_parallel(const float* x, size_t n, uint16_t* y) {
-  parallel_for(n, kGrainElements, [&](size_t begin, size_t end) { to_bf16(x + begin, end - begin, y + begin); });
-}
 
 /// Room for n bf16 values, rounded so that the next array starts aligned.
 size_t bf16_room(size_t n) { return (n + 31) / 32 * 32; }
@@ -22,7 +16,8 @@ size_t bf16_room(size_t n) { return (n + 31) / 32 * 32; }
 }  // namespace
 
 template <typename T>
-Linear<T>::Linear(std::vector<Parameter<T>*> weights, GemmFormat format) : columns_(weights.at(0)->columns), format_(format) {
+Linear<T>::Linear(std::vector<Parameter<T>*> weights, GemmFormat format, const OperandRounding& rounding)
+    : columns_(weights.at(0)->columns), format_(format), rounding_(rounding) {
   for (const Parameter<T>* weight : weights) {
     if (weight->columns != columns_) {
       fail(ErrorCode::kInvalidArgument, "[linear] expected {} columns, found {} in {}", columns_, weight->columns,
@@ -64,7 +59,7 @@ void Linear<T>::forward(const Call<T>& call) {
   const T* x = call.in[0] + first * columns_;
   auto* x16 = reinterpret_cast<uint16_t*>(call.scratch);
   if constexpr (std::is_same_v<T, float>) {
-    if (format_ == GemmFormat::kBf16) to_bf16_parallel(x, n * columns_, x16);
+    if (format_ == GemmFormat::kBf16) to_operand(rounding_, ProductOperand::kXForward, x, n, columns_, x16);
   }
   for (size_t i = 0; i < this->parameters.size(); ++i) {
     const Parameter<T>& w = *this->parameters[i];
@@ -73,7 +68,7 @@ void Linear<T>::forward(const Call<T>& call) {
     if constexpr (std::is_same_v<T, float>) {
       if (format_ == GemmFormat::kBf16) {
         uint16_t* w16 = x16 + bf16_room(call.batch->n_tokens() * columns_);
-        to_bf16_parallel(w.value, w.size(), w16);
+        to_operand(rounding_, ProductOperand::kWForward, w.value, w.rows, columns_, w16);
         gemm_bf16(shape, x16, w16, false, y);
         continue;
       }
@@ -97,11 +92,15 @@ void Linear<T>::backward(const Call<T>& call) {
         auto* x16 = reinterpret_cast<uint16_t*>(call.scratch);
         uint16_t* w16 = x16 + bf16_room(n * columns_);
         uint16_t* dy16 = w16 + bf16_room(widest_output() * columns_);
-        to_bf16_parallel(dy, n * w.rows, dy16);
-        to_bf16_parallel(w.value, w.size(), w16);
+        to_operand(rounding_, ProductOperand::kDyForDx, dy, n, w.rows, dy16);
+        to_operand(rounding_, ProductOperand::kWForDx, w.value, w.rows, columns_, w16);
         gemm_bf16(dx, dy16, w16, add_dx, call.grad_in[0]);
         if (w.frozen) continue;
-        if (!std::exchange(x_converted, true)) to_bf16_parallel(call.in[0], n * columns_, x16);
+        if (!std::exchange(x_converted, true))
+          to_operand(rounding_, ProductOperand::kXForDw, call.in[0], n, columns_, x16);
+        if (rounding_.rounds(ProductOperand::kDyForDx) || rounding_.rounds(ProductOperand::kDyForDw)) {
+          to_operand(rounding_, ProductOperand::kDyForDw, dy, n, w.rows, dy16);
+        }
         gemm_bf16(dw, dy16, x16, std::exchange(w.grad_started, true), w.grad);
         continue;
       }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "train/ops/operand_rounding.h"
 #include "train/tape/op.h"
 
 namespace mneme::train {
@@ -12,7 +13,8 @@ enum class GemmFormat : uint8_t { kFull, kBf16 };
 template <typename T>
 class Linear : public Op<T> {
  public:
-  Linear(std::vector<Parameter<T>*> weights, GemmFormat format);
+  /// `rounding` applies with kBf16 alone.
+  Linear(std::vector<Parameter<T>*> weights, GemmFormat format, const OperandRounding& rounding = {});
 
   std::string_view kind() const override { return "linear"; }
   void forward(const Call<T>& call) override;
@@ -27,6 +29,7 @@ class Linear : public Op<T> {
 
   size_t columns_;
   GemmFormat format_;
+  OperandRounding rounding_;
 };
 
 extern template class Linear<float>;

@@ -1,6 +1,7 @@
 #include "train/tape/storage_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -55,7 +56,49 @@ size_t place_in_order(const std::vector<StorageRequest>& requests, const Order& 
   return peak;
 }
 
-/// The start order and the orders by falling size, area and life.
+/// How much a request is worth placing now, from its life in steps and its bytes.
+using Worth = double (*)(double life, double bytes);
+
+/// The order in which a skyline is filled (best fit of Sekiyama et al., arXiv 1804.10001): time is divided into
+/// stretches of equal height; on the lowest stretch, the first among equals, goes the request of most worth whose life
+/// lies inside it; where none does, the stretch is raised to its lower neighbour. O(n (n + steps)).
+Order skyline_order(const std::vector<StorageRequest>& requests, Worth worth) {
+  uint32_t n_steps = 0;
+  for (const auto& request : requests) n_steps = std::max(n_steps, request.end + 1);
+  std::vector<size_t> height(n_steps, 0);
+  Order order, left(requests.size());
+  std::iota(left.begin(), left.end(), 0);
+  while (!left.empty()) {
+    const auto lowest = std::min_element(height.begin(), height.end());
+    const size_t base = *lowest;
+    const auto begin = static_cast<uint32_t>(lowest - height.begin());
+    uint32_t end = begin;
+    while (end < n_steps && height[end] == base) ++end;
+    auto best = left.end();
+    double most = -1;
+    for (auto it = left.begin(); it != left.end(); ++it) {
+      const StorageRequest& request = requests[*it];
+      if (request.begin < begin || request.end >= end) continue;
+      const double value = worth(request.end - request.begin + 1, static_cast<double>(request.bytes));
+      if (value > most) {
+        most = value;
+        best = it;
+      }
+    }
+    if (best != left.end()) {
+      const StorageRequest& request = requests[*best];
+      std::fill(height.begin() + request.begin, height.begin() + request.end + 1, base + request.bytes);
+      order.push_back(*best);
+      left.erase(best);
+      continue;
+    }
+    const size_t before = begin > 0 ? height[begin - 1] : SIZE_MAX, after = end < n_steps ? height[end] : SIZE_MAX;
+    std::fill(height.begin() + begin, height.begin() + end, std::min(before, after));
+  }
+  return order;
+}
+
+/// The orders by falling size, area and life, by start, and of four skylines.
 std::vector<Order> starting_orders(const std::vector<StorageRequest>& requests) {
   const auto life = [&](uint32_t i) { return uint64_t{requests[i].end} - requests[i].begin + 1; };
   const auto area = [&](uint32_t i) { return static_cast<double>(requests[i].bytes) * static_cast<double>(life(i)); };
@@ -68,6 +111,11 @@ std::vector<Order> starting_orders(const std::vector<StorageRequest>& requests) 
                    [&](uint32_t a, uint32_t b) { return requests[a].bytes > requests[b].bytes; });
   std::stable_sort(orders[1].begin(), orders[1].end(), [&](uint32_t a, uint32_t b) { return area(a) > area(b); });
   std::stable_sort(orders[2].begin(), orders[2].end(), [&](uint32_t a, uint32_t b) { return life(a) > life(b); });
+  const Worth worths[] = {[](double steps, double bytes) { return steps * bytes; },
+                          [](double steps, double) { return steps; },
+                          [](double steps, double bytes) { return steps * std::sqrt(bytes); },
+                          [](double steps, double bytes) { return std::sqrt(steps) * bytes; }};
+  for (const Worth worth : worths) orders.push_back(skyline_order(requests, worth));
   return orders;
 }
 

@@ -5,8 +5,9 @@
 #include <vector>
 
 /// Dynamic storage allocation: requests with known sizes and lives get fixed offsets in one arena, as low as possible.
-/// The heuristic half of MEMO's memory planning (arXiv 2407.12117, section 4.2): placement in several orders, then a
-/// seeded local search on the best order; no integer program.
+/// The heuristic half of MEMO's memory planning (arXiv 2407.12117, section 4.2): placement in several orders, among
+/// them those of a best-fit skyline (arXiv 1804.10001), then a seeded local search on the best order; no integer
+/// program.
 namespace mneme::train {
 
 /// A buffer that is needed from step `begin` up to and including step `end`.
