@@ -244,20 +244,29 @@ class Converter {
   std::string typed(const Json& schema, const std::string& where, const std::string& name, int depth) {
     const auto type = schema.find("type");
     if (type == schema.end()) return of_type(inferred_type(schema, where), schema, where, name, depth);
-    if (type->is_string()) return of_type(type->get<std::string>(), schema, where, name, depth);
     const std::string at = json_path(where, "type");
+    if (type->is_string()) return of_type(type_name(*type, at), schema, where, name, depth);
     if (!type->is_array() || type->empty()) expect("a type or a list of types", *type, at);
     std::vector<std::string> ways;
     for (const Json& t : *type) {
       if (!t.is_string()) expect("the name of a type", t, at);
-      const std::string each = book_.reserve(name + "-" + t.get<std::string>());
-      book_.define(each, of_type(t.get<std::string>(), schema, where, each, depth));
+      const std::string each = book_.reserve(name + "-" + type_name(t, at));
+      book_.define(each, of_type(type_name(t, at), schema, where, each, depth));
       ways.push_back(each);
     }
     return fmt::format("{}", fmt::join(ways, " | "));
   }
 
-  /// A schema without a type is taken for the type that its keywords speak of.
+  /// A string that names one of JSON Schema's types.
+  static std::string type_name(const Json& type, const std::string& at) {
+    constexpr std::string_view kTypes[] = {"object", "array", "string", "number", "integer", "boolean", "null"};
+    if (std::find(std::begin(kTypes), std::end(kTypes), type.get<std::string>()) == std::end(kTypes)) {
+      expect("a type of object, array, string, number, integer, boolean, null", type, at);
+    }
+    return type.get<std::string>();
+  }
+
+  /// A schema without a type is taken for the type that its keywords speak of; "value" is any.
   static std::string inferred_type(const Json& schema, const std::string& where) {
     const auto has = [&](std::initializer_list<const char*> keywords) {
       return std::any_of(keywords.begin(), keywords.end(), [&](const char* k) { return schema.contains(k); });
@@ -282,8 +291,6 @@ class Converter {
         if (schema.contains(keyword))
           refuse(json_path(where, keyword), "limits of numbers are supported for integers only");
       }
-    } else if (type != "boolean" && type != "null" && type != "value") {
-      expect("a type of object, array, string, number, integer, boolean, null", Json(type), json_path(where, "type"));
     }
     return book_.use(type);
   }

@@ -281,6 +281,8 @@ TEST(JsonSchema, MalformedSchemasAreErrors) {
                           "false",
                           R"({"type": 1})",
                           R"({"type": "text"})",
+                          R"({"type": "value"})",
+                          R"({"type": ["null", "space"]})",
                           R"({"type": []})",
                           R"({"type": [1]})",
                           R"({"properties": []})",
