@@ -32,7 +32,8 @@ endfunction()
 function(mneme_discover_tests target)
   add_test(NAME ${target} COMMAND ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:${target}>)
   # Threads that wait must sleep: spinning ones hold the cores that others need when several programs run.
-  set_tests_properties(${target} PROPERTIES TIMEOUT 1200 ENVIRONMENT OMP_WAIT_POLICY=PASSIVE)
+  set_tests_properties(${target} PROPERTIES TIMEOUT 1200 ENVIRONMENT
+    "OMP_WAIT_POLICY=PASSIVE;TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/tsan.supp")
   if(CMAKE_CROSSCOMPILING)
     set_tests_properties(${target} PROPERTIES LABELS ${CMAKE_SYSTEM_PROCESSOR})
   endif()
