@@ -90,37 +90,17 @@ class Section {
   }
 
   void take_list(const char* key, std::vector<size_t>& target) {
-    known_.insert(key);
-    const toml::node* node = table_.get(key);
-    if (node == nullptr) return;
-    target.clear();
-    const toml::array* array = node->as_array();
-    bool valid = array != nullptr;
-    if (valid) {
-      for (const auto& element : *array) {
-        const auto value = integer_of(element);
-        valid = valid && value && *value > 0;
-        if (valid) target.push_back(static_cast<size_t>(*value));
-      }
-    }
-    if (!valid) problems_.add(node->source(), "{}.{}: expected a list of positive whole numbers", name_, key);
+    take_list_of(key, target, "positive whole numbers", [](const toml::node& node) -> std::optional<size_t> {
+      const auto value = integer_of(node);
+      return value && *value > 0 ? std::optional(static_cast<size_t>(*value)) : std::nullopt;
+    });
   }
 
   void take_list(const char* key, std::vector<std::string>& target) {
-    known_.insert(key);
-    const toml::node* node = table_.get(key);
-    if (node == nullptr) return;
-    target.clear();
-    const toml::array* array = node->as_array();
-    bool valid = array != nullptr;
-    if (valid) {
-      for (const auto& element : *array) {
-        const auto value = element.template value_exact<std::string>();
-        valid = valid && value && !value->empty();
-        if (valid) target.push_back(*value);
-      }
-    }
-    if (!valid) problems_.add(node->source(), "{}.{}: expected a list of strings", name_, key);
+    take_list_of(key, target, "strings", [](const toml::node& node) -> std::optional<std::string> {
+      const auto value = node.value_exact<std::string>();
+      return value && !value->empty() ? value : std::nullopt;
+    });
   }
 
   bool has(const char* key) const { return table_.get(key) != nullptr; }
@@ -151,6 +131,23 @@ class Section {
   const toml::source_region& source() const { return table_.source(); }
 
  private:
+  /// `read` gives the value of an element, or nothing where it is of another kind.
+  template <typename T, typename Read>
+  void take_list_of(const char* key, std::vector<T>& target, const char* kind, Read read) {
+    known_.insert(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return;
+    target.clear();
+    const toml::array* array = node->as_array();
+    bool valid = array != nullptr;
+    for (size_t i = 0; valid && i < array->size(); ++i) {
+      const std::optional<T> value = read((*array)[i]);
+      valid = value.has_value();
+      if (valid) target.push_back(*value);
+    }
+    if (!valid) problems_.add(node->source(), "{}.{}: expected a list of {}", name_, key, kind);
+  }
+
   static std::optional<double> integer_of(const toml::node& node) {
     if (node.is_boolean()) return node.value<bool>().value() ? 1.0 : 0.0;
     const auto value = node.value_exact<int64_t>();

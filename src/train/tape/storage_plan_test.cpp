@@ -71,5 +71,20 @@ TEST(StoragePlan, RandomInstancesStayNearTheLowerBound) {
   EXPECT_LE(worst, 0.05);
 }
 
+/// Instances that no choice in the planner was made on.
+TEST(StoragePlan, OrdersAloneDoAsWellOnOtherInstances) {
+  constexpr uint64_t kFirst = 1000, kLast = 2000;
+  double sum = 0, worst = 0;
+  for (uint64_t instance = kFirst; instance < kLast; ++instance) {
+    const StoragePlan plan = plan_storage(random_instance(instance), 0);
+    const double gap = static_cast<double>(plan.peak) / static_cast<double>(plan.lower_bound) - 1;
+    sum += gap;
+    worst = std::max(worst, gap);
+  }
+  std::cout << "gap over the bound on others: " << sum / (kLast - kFirst) << " on average, " << worst << " at worst\n";
+  EXPECT_LE(sum / (kLast - kFirst), 0.01);
+  EXPECT_LE(worst, 0.20);
+}
+
 }  // namespace
 }  // namespace mneme::train
