@@ -2,14 +2,21 @@
 
 namespace mneme {
 
-/// Whether this build keeps memory of its own beside every byte of the program (address and thread sanitizers), so that
-/// the resident size says nothing about the program. For tests.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kHasShadowMemory = true;
+/// Which sanitizer this build has; for tests of memory. Both keep memory of their own beside the program's.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kAddressSanitizer = true;
 #elif defined(__has_feature)
-constexpr bool kHasShadowMemory = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+constexpr bool kAddressSanitizer = __has_feature(address_sanitizer);
 #else
-constexpr bool kHasShadowMemory = false;
+constexpr bool kAddressSanitizer = false;
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kThreadSanitizer = true;
+#elif defined(__has_feature)
+constexpr bool kThreadSanitizer = __has_feature(thread_sanitizer);
+#else
+constexpr bool kThreadSanitizer = false;
 #endif
 
 }  // namespace mneme

@@ -35,7 +35,7 @@ TEST(Buffer, RefusedBeforeAllocation) {
 }
 
 TEST(Buffer, LedgerAgreesWithResidentSize) {
-  if (kHasShadowMemory) GTEST_SKIP() << "the sanitizer keeps memory of its own beside every byte";
+  if (kThreadSanitizer) GTEST_SKIP() << "the sanitizer keeps memory of its own beside every byte";
   Ledger ledger;
   const uint64_t before = resident_bytes();
   Buffer buffer(ledger, Tag::kScratch, size_t{64} << 20, "test");

@@ -10,6 +10,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/lines.h"
 #include "base/philox.h"
 
 namespace mneme {
@@ -265,13 +266,8 @@ ScalingFit fit_scaling_law(std::span<const ScalingRun> runs, const FitOptions& o
 std::vector<ScalingRun> read_scaling_runs(const std::string& path) {
   const std::string text = read_text_file(path, uint64_t{64} << 20);
   std::vector<ScalingRun> runs;
-  size_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = std::string_view(text).substr(begin, end - begin);
-    begin = end + 1;
-    const std::string where = fmt::format("line {} of {}", ++number, path);
-    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+  for_each_line(text, [&](std::string_view line, size_t number) {
+    const std::string where = fmt::format("line {} of {}", number, path);
     const Json object = parse_json(line, where);
     if (!object.is_object())
       fail(ErrorCode::kCorruptData, "[scaling runs] expected an object, found another on {}", where);
@@ -284,7 +280,7 @@ std::vector<ScalingRun> read_scaling_runs(const std::string& path) {
       run.setting.log2_block = channel ? kChannelLog2Block : std::log2(field(object, "block", where));
     }
     runs.push_back(run);
-  }
+  });
   return runs;
 }
 

@@ -5,8 +5,8 @@
 
 #include <cmath>
 
-#include "base/error.h"
 #include "base/philox.h"
+#include "base/test_error.h"
 #include "weights/gguf_test_bytes.h"
 
 namespace mneme {
@@ -71,15 +71,6 @@ TEST(ScalingFit, IntervalsHoldTheTruthAndGrowWithNoise) {
     return fit.high.delta - fit.low.delta;
   };
   EXPECT_LT(width(1e-4), width(3e-3));
-}
-
-std::string error_of(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "none";
 }
 
 TEST(ScalingFit, TooLittleOrMeaninglessIsRefused) {

@@ -42,8 +42,8 @@ struct Rounder {
   }
 };
 
-/// Scales, rounds and scales back the values of one run, `stride` apart; false when it has NaN or infinity.
-bool round_run(const Rounder& round, float* x, size_t n, size_t stride) {
+/// Scales, rounds and scales back the values of one run, `stride` apart.
+void round_run(const Rounder& round, float* x, size_t n, size_t stride) {
   float most = 0;
   bool finite = true;
   for (size_t i = 0; i < n; ++i) {
@@ -53,17 +53,16 @@ bool round_run(const Rounder& round, float* x, size_t n, size_t stride) {
   }
   if (!finite) {
     for (size_t i = 0; i < n; ++i) x[i * stride] = std::numeric_limits<float>::quiet_NaN();
-    return false;
+    return;
   }
   // A run of numbers near the smallest floats has no scale that is finite; it rounds to zero.
   const float scale = round.largest / most;
   if (most == 0 || !(scale <= std::numeric_limits<float>::max())) {
     for (size_t i = 0; i < n; ++i) x[i * stride] *= 0;
-    return true;
+    return;
   }
   const float back = 1 / scale;
   for (size_t i = 0; i < n; ++i) x[i * stride] = round(x[i * stride] * scale) * back;
-  return true;
 }
 
 }  // namespace
@@ -88,44 +87,24 @@ SmallFloat parse_small_float(std::string_view name) {
   return format;
 }
 
-std::vector<float> small_float_values(SmallFloat format) {
-  std::vector<float> values;
-  const int n_mantissas = 1 << format.mantissa_bits, n_exponents = 1 << format.exponent_bits;
-  for (int e = 0; e < n_exponents; ++e) {
-    for (int m = 0; m < n_mantissas; ++m) {
-      const float fraction = std::ldexp(static_cast<float>(m), -format.mantissa_bits);
-      if (format.exponent_bits == 0) {
-        values.push_back(fraction);
-      } else {
-        values.push_back(std::ldexp(e == 0 ? fraction : 1 + fraction, (e == 0 ? 1 : e) - bias_of(format)));
-      }
-    }
-  }
-  return values;
-}
-
 float round_to(SmallFloat format, float x) {
   return std::isnan(x) ? x : Rounder(format)(x);
 }
 
-size_t round_blocks(SmallFloat format, size_t block, bool down, std::span<float> values, size_t rows, size_t columns) {
+void round_blocks(SmallFloat format, size_t block, bool down, std::span<float> values, size_t rows, size_t columns) {
   const Rounder round(format);
-  size_t n_bad = 0;
   if (down) {
     for (size_t first = 0; first < rows; first += block) {
       const size_t n = std::min(block, rows - first);
-      for (size_t c = 0; c < columns; ++c)
-        n_bad += round_run(round, values.data() + first * columns + c, n, columns) ? 0 : 1;
+      for (size_t c = 0; c < columns; ++c) round_run(round, values.data() + first * columns + c, n, columns);
     }
-    return n_bad;
+    return;
   }
   for (size_t r = 0; r < rows; ++r) {
     for (size_t first = 0; first < columns; first += block) {
-      const size_t n = std::min(block, columns - first);
-      n_bad += round_run(round, values.data() + r * columns + first, n, 1) ? 0 : 1;
+      round_run(round, values.data() + r * columns + first, std::min(block, columns - first), 1);
     }
   }
-  return n_bad;
 }
 
 }  // namespace mneme

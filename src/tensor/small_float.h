@@ -5,7 +5,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 /// Floating-point formats of a few bits, as used for training in low precision (arXiv 2501.02423, section 3): a sign, E
 /// exponent bits, M mantissa bits, subnormals, and no infinities or NaN: every code is a number.
@@ -33,16 +32,13 @@ struct SmallFloat {
 /// "E4M3" and the like. Throws Error(kInvalidArgument).
 SmallFloat parse_small_float(std::string_view name);
 
-/// All values that are not negative, ascending. E + M at most 15.
-std::vector<float> small_float_values(SmallFloat format);
-
 /// The value of the format that is nearest to x; NaN stays NaN.
 float round_to(SmallFloat format, float x);
 
 /// Rounds a matrix [rows, columns] in place, with one scale for each run of `block` elements: scale = largest() /
 /// largest magnitude of the run, x = round_to(x * scale) / scale. Runs go along the columns of a row, or down the rows
 /// of a column when `down`; the last run of each may be shorter. A run of zeros stays as it is; a run with NaN or
-/// infinity becomes NaN. Returns how many runs had such values.
-size_t round_blocks(SmallFloat format, size_t block, bool down, std::span<float> values, size_t rows, size_t columns);
+/// infinity becomes NaN.
+void round_blocks(SmallFloat format, size_t block, bool down, std::span<float> values, size_t rows, size_t columns);
 
 }  // namespace mneme

@@ -22,6 +22,24 @@ std::vector<SmallFloat> all_formats() {
   return formats;
 }
 
+/// All values that are not negative, ascending: the definition of the format.
+std::vector<float> small_float_values(SmallFloat format) {
+  std::vector<float> values;
+  const int bias = format.exponent_bits <= 1 ? 0 : (1 << (format.exponent_bits - 1)) - 1;
+  const int n_mantissas = 1 << format.mantissa_bits, n_exponents = 1 << format.exponent_bits;
+  for (int e = 0; e < n_exponents; ++e) {
+    for (int m = 0; m < n_mantissas; ++m) {
+      const float fraction = std::ldexp(static_cast<float>(m), -format.mantissa_bits);
+      if (format.exponent_bits == 0) {
+        values.push_back(fraction);
+      } else {
+        values.push_back(std::ldexp(e == 0 ? fraction : 1 + fraction, (e == 0 ? 1 : e) - bias));
+      }
+    }
+  }
+  return values;
+}
+
 /// Nearest by search; between two as near, the one with the even code, or without mantissa bits the larger but for
 /// zero.
 float nearest(const std::vector<float>& values, bool has_mantissa, float x) {
@@ -84,7 +102,7 @@ TEST(SmallFloat, BlocksRoundWithTheirOwnScaleInBothDirections) {
   for (float& v : x) v = random.next_normal() * std::exp2(static_cast<float>(random.next_below(20)) - 10);
   for (const bool down : {false, true}) {
     std::vector<float> rounded = x;
-    EXPECT_EQ(round_blocks(format, kBlock, down, rounded, kRows, kColumns), 0u);
+    round_blocks(format, kBlock, down, rounded, kRows, kColumns);
     for (size_t r = 0; r < kRows; ++r) {
       for (size_t c = 0; c < kColumns; ++c) {
         const size_t first = (down ? r : c) / kBlock * kBlock, last = std::min(first + kBlock, down ? kRows : kColumns);
@@ -101,7 +119,7 @@ TEST(SmallFloat, BlocksRoundWithTheirOwnScaleInBothDirections) {
 TEST(SmallFloat, ZerosTinyNumbersAndNotANumber) {
   const float nan = std::nanf(""), infinity = std::numeric_limits<float>::infinity();
   std::vector<float> x{0, 0, 0, 0, 1, nan, 2, 3, 1, infinity, 0, 0, 1e-45f, -1e-44f, 0, 0};
-  EXPECT_EQ(round_blocks({4, 3}, 4, false, x, 1, x.size()), 2u);
+  round_blocks({4, 3}, 4, false, x, 1, x.size());
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(x[i], 0);
   for (size_t i = 4; i < 12; ++i) EXPECT_TRUE(std::isnan(x[i])) << i;
   for (size_t i = 12; i < 16; ++i) EXPECT_LE(std::abs(x[i]), 1e-44f);

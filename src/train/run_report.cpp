@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/html_report.h"
 #include "base/json.h"
+#include "base/lines.h"
 
 namespace mneme::train {
 namespace {
@@ -39,16 +40,13 @@ void rewind_to(std::vector<Json>& lines, double step) {
 Log read_log(const std::string& path) {
   const std::string text = read_text_file(path, kMostLogBytes);
   Log log;
-  size_t n = 0;
-  for (size_t begin = 0; begin < text.size(); ++n) {
-    const size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // a kill came in the middle of a line
-    Json line =
-        parse_json(std::string_view(text).substr(begin, end - begin), fmt::format("line {} of {}", n + 1, path), 16);
-    begin = end + 1;
+  // What comes after the last line end is a line that a kill cut short.
+  const size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n');
+  for_each_line(std::string_view(text).substr(0, whole), [&](std::string_view part, size_t n) {
+    Json line = parse_json(part, fmt::format("line {} of {}", n, path), 16);
     if (!line.is_object() || !line.contains("event") || std::isnan(number(line, "step"))) {
       fail(ErrorCode::kCorruptData, "[report] expected an object with event and step, found another on line {} of {}",
-           n + 1, path);
+           n, path);
     }
     const std::string event = line["event"].is_string() ? line["event"].get<std::string>() : "";
     if (event == "start") {
@@ -61,7 +59,7 @@ Log read_log(const std::string& path) {
     } else if (event == "eval") {
       log.evaluations.push_back(std::move(line));
     }
-  }
+  });
   return log;
 }
 
@@ -124,6 +122,8 @@ void add_totals(const Log& log, HtmlReport& report) {
     facts.emplace_back("parameters", fmt::format("{:.4g} million", number(log.start, "parameters") / 1e6));
   }
   facts.emplace_back("optimizer", text_of(log.start, "optimizer"));
+  if (!text_of(log.start, "precision").empty())
+    facts.emplace_back("products rounded to", text_of(log.start, "precision"));
   facts.emplace_back("memory plan", text_of(log.start, "plan"));
   if (log.n_starts > 1) facts.emplace_back("resumed", fmt::format("{} times", log.n_starts - 1));
   report.facts(facts);

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "base/atomic_file.h"
 #include "base/error.h"
+#include "train/run_log.h"
 #include "weights/gguf_test_bytes.h"
 
 namespace mneme::train {
@@ -49,6 +51,16 @@ TEST(RunReport, StepsTrainedTwiceCountOnceAndAnUnfinishedLineIsLeftOut) {
   EXPECT_NE(page.find("<td>time in steps</td><td>0.0 minutes</td>"), std::string::npos)
       << "five steps of half a second";
   EXPECT_NE(page.find("resumed"), std::string::npos);
+}
+
+TEST(RunLog, ALineThatWasCutIsDroppedBeforeTheNext) {
+  const TestFolder folder;
+  const std::string path = folder.write("log.jsonl", "{\"a\":1}\n{\"b\":");
+  {
+    RunLog log(path);
+    log.write({{"c", 2}});
+  }
+  EXPECT_EQ(read_text_file(path), "{\"a\":1}\n{\"c\":2}\n");
 }
 
 TEST(RunReport, RefusesWhatIsNoRun) {

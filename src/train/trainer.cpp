@@ -246,6 +246,7 @@ bool Trainer::run() {
                {"parameters", model_->parameters().n_values()},
                {"optimizer", optimizer_->name()},
                {"saving", saving_name_},
+               {"precision", recipe_.rounding.operands == 0 ? "" : recipe_.rounding.format.name()},
                {"plan", memory_plan()},
                {"bytes", planned_bytes()}});
   double last_save = seconds_now();

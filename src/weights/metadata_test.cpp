@@ -5,23 +5,13 @@
 
 #include <array>
 
-#include "base/error.h"
+#include "base/test_error.h"
 
 namespace mneme {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-template <typename F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 TEST(Metadata, NumbersOfAnyWidthThatFit) {
   Metadata m("a.gguf");
@@ -34,9 +24,9 @@ TEST(Metadata, NumbersOfAnyWidthThatFit) {
   EXPECT_EQ(m.get_f64("n"), 7.0);
   EXPECT_EQ(m.get_f64("eps"), 0.5);
   EXPECT_EQ(m.get_i64("negative"), -1);
-  EXPECT_THAT(message_of([&] { (void)m.get_u64("negative"); }), HasSubstr("'negative'"));
-  EXPECT_THAT(message_of([&] { (void)m.get_i64("big"); }), HasSubstr("'big'"));
-  EXPECT_THAT(message_of([&] { (void)m.get_u64("eps"); }), HasSubstr("expected an integer, found f32, in a.gguf"));
+  EXPECT_THAT(error_of([&] { (void)m.get_u64("negative"); }), HasSubstr("'negative'"));
+  EXPECT_THAT(error_of([&] { (void)m.get_i64("big"); }), HasSubstr("'big'"));
+  EXPECT_THAT(error_of([&] { (void)m.get_u64("eps"); }), HasSubstr("expected an integer, found f32, in a.gguf"));
 }
 
 TEST(Metadata, MissingKeys) {
@@ -58,13 +48,13 @@ TEST(Metadata, WrongTypesNameTheKey) {
   m.set_string("s", "text");
   m.set_bool("b", true);
   m.set_array_i32("a", std::array{1, -2});
-  EXPECT_THAT(message_of([&] { (void)m.find_u64("s"); }), HasSubstr("'s': expected an integer, found string"));
-  EXPECT_THAT(message_of([&] { (void)m.find_u64("b"); }), HasSubstr("'b': expected an integer, found bool"));
-  EXPECT_THAT(message_of([&] { (void)m.get_bool("s"); }), HasSubstr("'s': expected bool"));
-  EXPECT_THAT(message_of([&] { (void)m.get_f64("a"); }), HasSubstr("found array of 2 i32"));
-  EXPECT_THAT(message_of([&] { (void)m.find_array_u64("a"); }), HasSubstr("element 1"));
-  EXPECT_THAT(message_of([&] { (void)m.find_array_string("a"); }), HasSubstr("'a': expected an array of string"));
-  EXPECT_THAT(message_of([&] { (void)m.find_array_f32("s"); }), HasSubstr("'s': expected an array of numbers"));
+  EXPECT_THAT(error_of([&] { (void)m.find_u64("s"); }), HasSubstr("'s': expected an integer, found string"));
+  EXPECT_THAT(error_of([&] { (void)m.find_u64("b"); }), HasSubstr("'b': expected an integer, found bool"));
+  EXPECT_THAT(error_of([&] { (void)m.get_bool("s"); }), HasSubstr("'s': expected bool"));
+  EXPECT_THAT(error_of([&] { (void)m.get_f64("a"); }), HasSubstr("found array of 2 i32"));
+  EXPECT_THAT(error_of([&] { (void)m.find_array_u64("a"); }), HasSubstr("element 1"));
+  EXPECT_THAT(error_of([&] { (void)m.find_array_string("a"); }), HasSubstr("'a': expected an array of string"));
+  EXPECT_THAT(error_of([&] { (void)m.find_array_f32("s"); }), HasSubstr("'s': expected an array of numbers"));
 }
 
 TEST(Metadata, Arrays) {
@@ -92,8 +82,7 @@ TEST(Metadata, OneNumberStandsForAllLayers) {
   EXPECT_THAT(*m.find_u64_per_layer("same", 3), ElementsAre(8u, 8u, 8u));
   EXPECT_THAT(*m.find_u64_per_layer("each", 3), ElementsAre(1u, 2u, 3u));
   EXPECT_EQ(m.find_u64_per_layer("none", 3), std::nullopt);
-  EXPECT_THAT(message_of([&] { (void)m.find_u64_per_layer("each", 4); }),
-              HasSubstr("expected one number or 4, found 3"));
+  EXPECT_THAT(error_of([&] { (void)m.find_u64_per_layer("each", 4); }), HasSubstr("expected one number or 4, found 3"));
 }
 
 TEST(Metadata, CopiesShareOwnedValuesAndOrderIsKept) {

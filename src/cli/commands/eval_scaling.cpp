@@ -84,24 +84,34 @@ void run_fit(const FitCommand& command, const GlobalOptions& global) {
 }
 
 struct PlanCommand {
-  double compute = 1e21, parameters = 0, tokens = 0;
-  double block = 128;
+  double compute = 1e21, parameters = 0, tokens = 0, block = 128;
 };
+
+/// The best bits, size and data at the given compute, one of size and data given or none.
+PrecisionPlan best_plan(const PlanCommand& command, double log2_block) {
+  const PrecisionLaw& law = kPublishedLaw;
+  const double work = command.compute / kComputePerBit;
+  if (command.parameters > 0) {
+    const double bits = best_bits_for_parameters(law, command.parameters, command.compute, log2_block);
+    return {bits, command.parameters, work / (bits * command.parameters), 0};
+  }
+  if (command.tokens > 0) {
+    const double bits = best_bits_for_tokens(law, command.tokens, log2_block);
+    return {bits, work / (bits * command.tokens), command.tokens, 0};
+  }
+  return search_best_plan(law, command.compute, log2_block);
+}
 
 void run_plan(const PlanCommand& command, const GlobalOptions& global) {
   const double log2_block = std::log2(command.block);
   const PrecisionLaw& law = kPublishedLaw;
-  PrecisionPlan plan{};
-  if (command.parameters > 0 && command.tokens > 0) {
-    plan = {best_bits_for_tokens(law, command.tokens, log2_block), command.parameters, command.tokens, 0};
-  } else {
-    plan = search_best_plan(law, command.compute, log2_block);
-  }
+  const PrecisionPlan plan = best_plan(command, log2_block);
   const int bits = std::max(3, static_cast<int>(std::ceil(plan.bits)));
   const BitLayout layout = best_layout(law, bits);
   const TrainingSetting setting{plan.parameters, plan.tokens, static_cast<double>(layout.exponent_bits),
                                 static_cast<double>(layout.mantissa_bits), log2_block};
   const double loss = predicted_loss(law, setting), critical = critical_tokens(law, setting);
+  const double effective = effective_parameters(law, plan.parameters, plan.tokens, plan.bits, log2_block);
   const bool inside = in_published_range(plan.parameters, plan.tokens);
   if (global.json) {
     fmt::print("{}\n", Json{{"best_bits", plan.bits},
@@ -112,6 +122,7 @@ void run_plan(const PlanCommand& command, const GlobalOptions& global) {
                             {"tokens", plan.tokens},
                             {"loss", loss},
                             {"critical_tokens", critical},
+                            {"effective_parameters", effective},
                             {"extrapolated", !inside}}
                            .dump());
     return;
@@ -121,6 +132,7 @@ void run_plan(const PlanCommand& command, const GlobalOptions& global) {
   fmt::print(
       "{:.3g} parameters on {:.3g} tokens: predicted loss {:.4f} nats; more than {:.3g} tokens would make it worse\n",
       plan.parameters, plan.tokens, loss, critical);
+  fmt::print("as good as {:.3g} parameters in full precision\n", effective);
   if (!inside)
     fmt::print("note: outside the sizes and data that the constants were fitted on (41M-70B, 10-100 billion tokens)\n");
 }
@@ -149,12 +161,12 @@ void add_eval_scaling(CLI::App& eval, GlobalOptions& global) {
   plan->add_option("--compute", planning->compute, "Operations, (6/16) bits x parameters x tokens")
       ->capture_default_str()
       ->check(CLI::Range(1e12, 1e40));
-  CLI::Option* parameters = plan->add_option("--parameters", planning->parameters,
-                                             "Size, without embeddings; with --tokens, instead of --compute")
-                                ->check(CLI::Range(1e3, 1e15));
-  CLI::Option* tokens = plan->add_option("--tokens", planning->tokens, "Data")->check(CLI::Range(1e3, 1e20));
-  parameters->needs(tokens);
-  tokens->needs(parameters);
+  CLI::Option* parameters =
+      plan->add_option("--parameters", planning->parameters, "Size, without embeddings, when it is given")
+          ->check(CLI::Range(1e3, 1e15));
+  CLI::Option* tokens =
+      plan->add_option("--tokens", planning->tokens, "Data, when they are given")->check(CLI::Range(1e3, 1e20));
+  parameters->excludes(tokens);
   plan->add_option("--block", planning->block, "Elements that share a scale")
       ->capture_default_str()
       ->check(CLI::Range(2.0, 1e9));

@@ -5,8 +5,8 @@
 
 #include <thread>
 
-#include "base/error.h"
 #include "base/philox.h"
+#include "base/test_error.h"
 #include "engine/grammar/json_rules.h"
 #include "engine/sampling/test_vocabulary.h"
 
@@ -42,15 +42,6 @@ TokenId token(const VocabularyView& vocabulary, std::string_view piece) {
 
 void accept_all(GrammarState& state, const VocabularyView& vocabulary, const std::vector<std::string>& pieces) {
   for (const std::string& piece : pieces) state.accept(token(vocabulary, piece));
-}
-
-std::string error_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 /// What a sequence may say, from the words of the documentation: the text before the trigger is free, and from the

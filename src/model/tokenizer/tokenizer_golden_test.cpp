@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/test_data.h"
+#include "base/test_sanitizer.h"
 #include "base/utf8.h"
 #include "model/tokenizer/test_vocabularies.h"
 #include "model/tokenizer/tokenizer.h"
@@ -18,12 +19,10 @@
 namespace mneme {
 namespace {
 
-#if !defined(NDEBUG) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kCheckedBuild = true;
-#elif defined(__has_feature)
-constexpr bool kCheckedBuild = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#if defined(NDEBUG)
+constexpr bool kCheckedBuild = kAddressSanitizer || kThreadSanitizer;
 #else
-constexpr bool kCheckedBuild = false;
+constexpr bool kCheckedBuild = true;
 #endif
 
 constexpr Tokenizer::EncodeOptions kPlain{.add_special = false, .parse_special = false};

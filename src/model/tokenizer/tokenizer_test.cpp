@@ -8,7 +8,7 @@
 #include <limits>
 #include <thread>
 
-#include "base/error.h"
+#include "base/test_error.h"
 #include "model/tokenizer/prefix_tree.h"
 #include "model/tokenizer/test_vocabularies.h"
 #include "weights/metadata.h"
@@ -21,17 +21,6 @@ using Ids = std::vector<TokenId>;
 
 constexpr Tokenizer::EncodeOptions kPlain{.add_special = false, .parse_special = false};
 constexpr Tokenizer::EncodeOptions kTemplate{.add_special = false, .parse_special = true};
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    EXPECT_EQ(std::string_view(e.what()).find('\n'), std::string_view::npos);
-    return e.what();
-  }
-  ADD_FAILURE() << "expected an error";
-  return {};
-}
 
 Vocabulary small_spm() {
   return spm_vocabulary({"▁", "h", "i", "▁h", "▁hi", "hi"});

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/lines.h"
 #include "train/data/documents.h"
 
 namespace mneme::train {

@@ -6,6 +6,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/lines.h"
 #include "base/utf8.h"
 
 namespace mneme::train {

@@ -34,17 +34,4 @@ std::vector<std::string> text_files(std::span<const std::string> paths);
 /// A file as text. Throws Error(kCorruptData) when it is empty, no UTF-8 or holds zero bytes.
 std::string checked_text(const std::string& path);
 
-/// Calls use(line, number) for the lines of `text` that are not blank, numbers from 1.
-template <typename Use>
-void for_each_line(std::string_view text, Use use) {
-  size_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = text.substr(begin, end - begin);
-    ++number;
-    if (line.find_first_not_of(" \t\r") != line.npos) use(line, number);
-    begin = end + 1;
-  }
-}
-
 }  // namespace mneme::train

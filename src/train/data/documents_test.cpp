@@ -5,7 +5,7 @@
 
 #include <set>
 
-#include "base/error.h"
+#include "base/test_error.h"
 #include "base/utf8.h"
 #include "train/data/mixture.h"
 #include "weights/gguf_test_bytes.h"
@@ -14,15 +14,6 @@ namespace mneme::train {
 namespace {
 
 using testing::HasSubstr;
-
-std::string error_of(const std::function<void()>& run) {
-  try {
-    run();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "none";
-}
 
 std::string numbered_lines(int n) {
   std::string text;
