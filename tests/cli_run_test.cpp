@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "base/atomic_file.h"
 #include "base/test_data.h"
 #include "program.h"
 #include "weights/gguf_test_bytes.h"
@@ -21,6 +22,12 @@ constexpr const char* kStory =
     ", there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. "
     "She "
     "wanted to play with it, but it was too high.";
+
+void write_file(const std::string& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
 
 class Stories : public testing::Test {
  protected:
@@ -86,6 +93,35 @@ TEST_F(Stories, QuantizedModelTellsTheSameBeginning) {
   ASSERT_TRUE(run.ok()) << run.err;
   EXPECT_THAT(run.out, StartsWith(kFirstSentence));
   EXPECT_NE(mneme_run({"quantize", model_, small, "--format", "Q9_9"}).error(), "");
+}
+
+TEST_F(Stories, FormatsAreComparedSideBySide) {
+  const std::string text = folder_.file("text.txt"), page = folder_.file("formats.html");
+  std::string words;
+  for (int i = 0; i < 20; ++i)
+    words += "Once upon a time, there was a little girl named Lily. She loved to play outside. ";
+  write_file(text, words);
+  const Outcome compared =
+      mneme_run({"quantize", model_, "--compare", "Q8_0,Q4_0,nonsense", "--calibrate", text, "--text", text, "--window",
+                 "64", "--max-windows", "2", "--html", page, "--work", folder_.file(""), "--json"});
+  ASSERT_TRUE(compared.ok()) << compared.err;
+  const Json rows = compared.json();
+  ASSERT_EQ(rows.size(), 4u);
+  EXPECT_TRUE(rows[0]["identical"]);
+  EXPECT_LT(rows[1]["kl"].get<double>(), rows[2]["kl"].get<double>());
+  EXPECT_GT(rows[1]["decode_tokens_per_second"].get<double>(), 0);
+  EXPECT_THAT(rows[3]["error"].get<std::string>(), HasSubstr("nonsense"));
+  EXPECT_GT(std::filesystem::file_size(page), 1000u);
+
+  const std::string empty = folder_.file("empty.txt");
+  write_file(empty, "");
+  EXPECT_THAT(mneme_run({"quantize", model_, folder_.file("x.gguf"), "--calibrate", empty}).error(),
+              HasSubstr("[calibrate]"));
+  EXPECT_THAT(mneme_run({"quantize", model_, folder_.file("x.gguf"), "--method", "gptq"}).error(),
+              HasSubstr("calibration text"));
+  EXPECT_THAT(mneme_run({"quantize", model_, folder_.file("x.gguf"), "--size", "1K"}).error(),
+              HasSubstr("size of at least"));
+  EXPECT_FALSE(std::filesystem::exists(folder_.file("x.gguf")));
 }
 
 TEST_F(Stories, SeedsReproduce) {

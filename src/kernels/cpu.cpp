@@ -35,7 +35,7 @@ TargetList detect() {
   TargetList list;
   constexpr uint32_t kFma = 1u << 12, kOsXsave = 1u << 27, kF16c = 1u << 29;                          // leaf 1 ecx
   constexpr uint32_t kAvx2 = 1u << 5, kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31;  // leaf 7 ebx
-  constexpr uint32_t kVnni = 1u << 11;                                                                // leaf 7 ecx
+  constexpr uint32_t kVnni = 1u << 11, kVpopcntdq = 1u << 14;                                         // leaf 7 ecx
   constexpr uint32_t kBf16 = 1u << 5;                                                                 // leaf 7.1 eax
   constexpr uint64_t kAvxState = 0x6, kAvx512State = 0xe6;
   uint32_t a = 0, b = 0, c = 0, d = 0;
@@ -47,7 +47,8 @@ TargetList detect() {
   if ((state & kAvxState) != kAvxState || (b & kAvx2) == 0) return list;
   list.add(Target::kAvx2);
   constexpr uint32_t kLeaf7 = kF | kDq | kBw | kVl;
-  if ((state & kAvx512State) != kAvx512State || (b & kLeaf7) != kLeaf7 || (c & kVnni) == 0) return list;
+  if ((state & kAvx512State) != kAvx512State || (b & kLeaf7) != kLeaf7) return list;
+  if ((c & kVnni) == 0 || (c & kVpopcntdq) == 0) return list;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || (a & kBf16) == 0) return list;
   list.add(Target::kAvx512);
   return list;

@@ -11,7 +11,8 @@ enum class Target { kScalar, kAvx2, kAvx512, kNeon };
 std::string_view target_name(Target target);
 
 /// The target that all kernels use: the best the processor has, or the one that MNEME_CPU names. kAvx512 means AVX-512
-/// F, BW, DQ, VL with VNNI and BF16. Throws Error(kInvalidArgument) when MNEME_CPU names an unknown or missing one.
+/// F, BW, DQ, VL with VNNI, BF16 and VPOPCNTDQ. Throws Error(kInvalidArgument) when MNEME_CPU names an unknown or
+/// missing one.
 Target active_target();
 
 /// Targets that this processor can run, weakest first.

@@ -12,6 +12,7 @@
 #include "kernels/cpu.h"
 #include "kernels/products/packing.h"
 #include "kernels/products/product_table.h"
+#include "tensor/bipolar.h"
 
 namespace mneme::kernels {
 
@@ -42,7 +43,20 @@ Matrix pack_matrix(const Matrix& plain, std::byte* out) {
   assert(plain.layout == Layout::kPlain && packed_size(plain.dtype, plain.rows, plain.columns) > 0);
   parallel_for(div_up(plain.rows, kStripeRows), 4,
                [&](size_t begin, size_t end) { pack_stripes(plain, begin, end, out); });
-  return {plain.dtype, Layout::kPacked, plain.rows, plain.columns, out};
+  return {plain.dtype, Layout::kPacked, plain.rows, plain.columns, out, 0};
+}
+
+bool wants_bit_planes(DType dtype, int bits) {
+  // Beyond so many products of planes the multiplier should win: W1A1 to W2A2, the range of the paper. Not measured yet.
+  constexpr int kMostPlaneProducts = 4;
+  return bipolar::bits_of(dtype) > 0 && bits >= 1 && bits < 8 && bipolar::bits_of(dtype) * bits <= kMostPlaneProducts;
+}
+
+Matrix pack_bit_planes(const Matrix& plain, int bits, std::byte* out) {
+  assert(plain.layout == Layout::kPlain && bipolar::bits_of(plain.dtype) > 0 && bits >= 1 && bits <= 8);
+  parallel_for(div_up(plain.rows, kStripeRows), 4,
+               [&](size_t begin, size_t end) { pack_plane_stripes(plain, begin, end, out); });
+  return {plain.dtype, Layout::kBitPlanes, plain.rows, plain.columns, out, static_cast<uint8_t>(bits)};
 }
 
 namespace {
@@ -76,6 +90,11 @@ class StripeQueue {
 constexpr size_t kMostTasks = 8;
 
 ProductEntry entry_of(const MatmulTask& task) {
+  if (task.w.plane_bits > 0 && bipolar::bits_of(task.w.dtype) > 0) {
+    ProductEntry entry = product_table().find_planes(task.w.dtype, task.w.layout);
+    entry.bits = task.w.plane_bits;
+    return entry;
+  }
   const ProductEntry entry = product_table().find(task.w.dtype, task.w.layout);
   if (entry.run == nullptr) {
     fail(ErrorCode::kUnsupported, "[matmul] type {} cannot be multiplied", dtype_info(task.w.dtype).name);
@@ -85,7 +104,7 @@ ProductEntry entry_of(const MatmulTask& task) {
 
 /// True when both read the input in the same form.
 bool same_form(const ProductEntry& a, const ProductEntry& b) {
-  return a.currency == b.currency && a.group == b.group && a.zero == b.zero;
+  return a.currency == b.currency && a.group == b.group && a.zero == b.zero && a.bits == b.bits;
 }
 
 /// Stripes of a matrix, rounded up to whole kernel jobs.
@@ -134,6 +153,7 @@ void run_together(std::span<const MatmulTask> tasks, const StripeJob& job) {
 
 void matmul(std::span<const MatmulTask> tasks, MatmulInput& x) {
   if (x.n_tokens() == 0) return;
+  if (x.observer_) x.observer_(tasks, x);
   while (!tasks.empty()) {
     const ProductEntry entry = entry_of(tasks.front());
     size_t n = 1;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "budget/buffer.h"
@@ -12,8 +13,9 @@ namespace mneme::kernels {
 
 /// How the bytes of a matrix are arranged.
 enum class Layout : uint8_t {
-  kPlain,   ///< Rows of GGUF blocks as in the file.
-  kPacked,  ///< Re-arranged by pack_matrix() for this processor; same bytes of information, never written to a file.
+  kPlain,      ///< Rows of GGUF blocks as in the file.
+  kPacked,     ///< Re-arranged by pack_matrix() for this processor; same bytes of information, never written to a file.
+  kBitPlanes,  ///< Bipolar types re-arranged by pack_bit_planes(), as large as kPacked.
 };
 
 /// A weight matrix as the product kernels see it. Does not own its bytes.
@@ -22,9 +24,14 @@ struct Matrix {
   Layout layout = Layout::kPlain;
   size_t rows = 0, columns = 0;
   const std::byte* data = nullptr;
+  /// Of bipolar types: 1 to 8 takes activations as bipolar integers of so many bits and multiplies by bit-planes; 0
+  /// takes them in 8 bits as all types do.
+  uint8_t plane_bits = 0;
 
   static Matrix from(const TensorView& view) {
-    return {view.dtype, Layout::kPlain, static_cast<size_t>(view.rows()), static_cast<size_t>(view.columns()), view.data};
+    return {
+        view.dtype, Layout::kPlain, static_cast<size_t>(view.rows()), static_cast<size_t>(view.columns()), view.data,
+        0};
   }
 };
 
@@ -35,6 +42,12 @@ bool can_multiply(DType dtype);
 size_t packed_bytes(DType dtype, size_t rows, size_t columns);
 /// Re-arranges `plain` into packed_bytes() bytes at `out` (64-byte aligned). Parallel inside.
 Matrix pack_matrix(const Matrix& plain, std::byte* out);
+
+/// True when a bipolar type multiplies faster by bit-planes than in 8 bits with activations of `bits`.
+bool wants_bit_planes(DType dtype, int bits);
+/// Re-arranges a plain matrix of a bipolar type for products by bit-planes with activations of `bits` (1 to 8), into
+/// packed_bytes() bytes at `out` (64-byte aligned). Parallel inside.
+Matrix pack_bit_planes(const Matrix& plain, int bits, std::byte* out);
 
 /// One product of several that read the same input: y[t * y_stride + r] = w[r] . x[t] + bias[r]; bias may be null.
 struct MatmulTask {
@@ -59,6 +72,12 @@ class MatmulInput {
   /// Points at n_tokens x columns floats, row stride `columns`. They must stay unchanged while products run.
   void set(const float* x, size_t n_tokens, size_t columns);
 
+  /// `observer` is called at the start of each matmul() with this input, for statistics of layer inputs; an empty one
+  /// ends it.
+  void observe(std::function<void(std::span<const MatmulTask>, const MatmulInput&)> observer) {
+    observer_ = std::move(observer);
+  }
+
   const float* x() const { return x_; }
   size_t n_tokens() const { return n_tokens_; }
   size_t columns() const { return columns_; }
@@ -73,15 +92,18 @@ class MatmulInput {
   void make_starts(const products::ProductEntry& entry);
   void make_bf16();
   void make_f32();
+  void make_planes(int bits);
   void grow(Buffer& buffer, size_t bytes);
 
   Ledger* ledger_;
+  std::function<void(std::span<const MatmulTask>, const MatmulInput&)> observer_;
   const float* x_ = nullptr;
   size_t n_tokens_ = 0, columns_ = 0;
-  Buffer int8_, bf16_, f32_, sums_;
+  Buffer int8_, bf16_, f32_, planes_, sums_;
   bool has_int8_ = false, has_bf16_ = false, has_f32_ = false;
   size_t start_group_ = 0;  ///< Columns a group and zero level of the starts in int8_; group 0: none yet.
   int start_zero_ = 0;
+  int plane_bits_ = 0;  ///< Of what is in planes_; 0: nothing.
 };
 
 /// Upper bound of the working memory that MatmulInput and matmul() take for inputs of up to n_tokens x columns that meet

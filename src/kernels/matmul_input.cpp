@@ -6,6 +6,7 @@
 #include "base/parallel.h"
 #include "kernels/matmul.h"
 #include "kernels/products/product_table.h"
+#include "tensor/bipolar.h"
 
 namespace mneme::kernels {
 namespace {
@@ -36,6 +37,12 @@ size_t sums_bytes(size_t n_workers, size_t n_tokens) {
 size_t bf16_bytes(size_t n_tokens, size_t columns) {
   return n_tokens * round_up(columns, size_t{2}) * 2;
 }
+constexpr size_t kPlaneGroup = 128;
+
+/// Planes of all tokens, then their scales.
+size_t plane_bytes(size_t n_tokens, size_t columns, size_t bits) {
+  return n_tokens * (columns / kPlaneGroup) * (bits * kPlaneGroup / 8 + sizeof(float));
+}
 size_t f32_bytes(size_t n_tokens, size_t columns) {
   return n_tokens > 1 ? n_tokens * columns * 4 : 0;
 }
@@ -62,6 +69,7 @@ void MatmulInput::set(const float* x, size_t n_tokens, size_t columns) {
   columns_ = columns;
   has_int8_ = has_bf16_ = has_f32_ = false;
   start_group_ = 0;
+  plane_bits_ = 0;
 }
 
 void MatmulInput::grow(Buffer& buffer, size_t bytes) {
@@ -143,6 +151,21 @@ void MatmulInput::make_f32() {
   has_f32_ = true;
 }
 
+void MatmulInput::make_planes(int bits) {
+  const auto n_bits = static_cast<size_t>(bits);
+  grow(planes_, plane_bytes(n_tokens_, columns_, n_bits));
+  const size_t groups = columns_ / kPlaneGroup, n = n_tokens_ * groups;
+  auto* words = reinterpret_cast<uint32_t*>(planes_.data());
+  auto* scales = reinterpret_cast<float*>(planes_.data() + n * n_bits * kPlaneGroup / 8);
+  const ProductTable& table = product_table();
+  parallel_for(n, kValuesAThread / kPlaneGroup / 8, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      table.quantize_planes(x_ + i * kPlaneGroup, bits, words + i * n_bits * kPlaneGroup / 32, scales + i);
+    }
+  });
+  plane_bits_ = bits;
+}
+
 void MatmulInput::prepare(const ProductEntry& entry, size_t n_workers, StripeJob& job) {
   grow(sums_, sums_bytes(n_workers, n_tokens_));
   job.sums = reinterpret_cast<float*>(sums_.data());
@@ -154,6 +177,15 @@ void MatmulInput::prepare(const ProductEntry& entry, size_t n_workers, StripeJob
       if (!has_bf16_) make_bf16();
       job.bf16 = reinterpret_cast<const uint16_t*>(bf16_.data());
       break;
+    case Currency::kPlanes: {
+      if (plane_bits_ != entry.bits) make_planes(entry.bits);
+      const size_t n = n_tokens_ * (columns_ / kPlaneGroup);
+      job.planes = {
+          reinterpret_cast<const uint32_t*>(planes_.data()),
+          reinterpret_cast<const float*>(planes_.data() + n * static_cast<size_t>(entry.bits) * kPlaneGroup / 8),
+          entry.bits};
+      break;
+    }
     case Currency::kF32:
       // The tiles of a single token follow one another in x already.
       if (n_tokens_ > 1 && !has_f32_) make_f32();
@@ -163,8 +195,9 @@ void MatmulInput::prepare(const ProductEntry& entry, size_t n_workers, StripeJob
 }
 
 size_t matmul_scratch_bytes(size_t n_tokens, size_t columns, std::span<const DType> dtypes) {
-  bool needs[3] = {};
+  bool needs[4] = {};
   for (DType dtype : dtypes) {
+    if (bipolar::bits_of(dtype) > 0) needs[static_cast<size_t>(Currency::kPlanes)] = true;
     for (Layout layout : {Layout::kPlain, Layout::kPacked}) {
       const ProductEntry entry = product_table().find(dtype, layout);
       if (entry.run != nullptr) needs[static_cast<size_t>(entry.currency)] = true;
@@ -174,11 +207,14 @@ size_t matmul_scratch_bytes(size_t n_tokens, size_t columns, std::span<const DTy
   if (needs[static_cast<size_t>(Currency::kInt8)]) bytes += Buffer::reserved_bytes(Int8Parts(n_tokens, columns).bytes);
   if (needs[static_cast<size_t>(Currency::kBf16)]) bytes += Buffer::reserved_bytes(bf16_bytes(n_tokens, columns));
   if (needs[static_cast<size_t>(Currency::kF32)]) bytes += Buffer::reserved_bytes(f32_bytes(n_tokens, columns));
+  if (needs[static_cast<size_t>(Currency::kPlanes)]) {
+    bytes += Buffer::reserved_bytes(plane_bytes(n_tokens, columns, 8));
+  }
   return bytes;
 }
 
 size_t matmul_scratch_bytes(size_t n_tokens, size_t columns) {
-  constexpr DType kOneOfEachForm[] = {DType::kQ8_0, DType::kBF16, DType::kF32};
+  constexpr DType kOneOfEachForm[] = {DType::kQ8_0, DType::kBF16, DType::kF32, DType::kBipolar1};
   return matmul_scratch_bytes(n_tokens, columns, kOneOfEachForm);
 }
 

@@ -11,6 +11,7 @@
 #include "base/parallel.h"
 #include "kernels/matmul_test_data.h"
 #include "kernels/op_check.h"
+#include "tensor/weight_format.h"
 
 namespace mneme::kernels {
 namespace {
@@ -163,6 +164,10 @@ TEST(Matmul, IntegersAreTheSameOnEveryTarget) {
       constexpr uint16_t kOne = 0x3c00;
       for (size_t field : half_fields(dtype)) std::memcpy(w.bytes.data() + block + field, &kOne, sizeof kOne);
       if (dtype == DType::kMXFP4) w.bytes[block] = std::byte{128};
+      if (dtype == DType::kBitMod3 || dtype == DType::kBitMod4) {  // a scale of one and all four special levels
+        w.bytes[block] |= static_cast<std::byte>(block / dtype_info(dtype).block_bytes % 2);
+        w.bytes[block + 1] |= static_cast<std::byte>(block / dtype_info(dtype).block_bytes / 2 % 2 * 128);
+      }
     }
     std::vector<float> x(kTokens * kColumns);
     TestRandom random(22);
@@ -183,6 +188,48 @@ TEST(Matmul, IntegersAreTheSameOnEveryTarget) {
       }
     }
   }
+}
+
+/// DF11 and DF12 hold bfloat16 without loss, so their products are those of bfloat16 to the bit.
+TEST(Matmul, LosslessFormatsGiveTheBitsOfBf16) {
+  on_every_target([] {
+    for (const auto& [rows, columns] : {std::pair<size_t, size_t>{50, 516}, {16, 256}, {97, 1280}, {1, 4}}) {
+      const TestMatrix w(DType::kBF16, rows, columns, 71);
+      const TensorView view{DType::kBF16, Shape{rows, columns}, w.bytes.data()};
+      for (DType dtype : {DType::kDf11, DType::kDf12}) {
+        std::vector<std::byte> bytes;
+        weight_format(dtype).encoder(view)->write(
+            view, [&](std::span<const std::byte> part) { bytes.insert(bytes.end(), part.begin(), part.end()); });
+        for (size_t n_tokens : {1, 3, 19}) {
+          const std::vector<float> x = test_activations(n_tokens, columns, 72);
+          const std::vector<float> want = product(w.plain(), x);
+          const std::vector<float> got = product({dtype, Layout::kPlain, rows, columns, bytes.data()}, x);
+          EXPECT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
+              << dtype_info(dtype).name << " " << rows << " x " << columns;
+        }
+      }
+    }
+  });
+}
+
+TEST(Matmul, AnObserverSeesEveryInput) {
+  Ledger ledger;
+  MatmulInput input(ledger);
+  const TestMatrix w(DType::kQ8_0, 20, 64, 75);
+  const std::vector<float> x = test_activations(2, 64, 76);
+  std::vector<float> y(40);
+  int calls = 0;
+  input.observe([&](std::span<const MatmulTask> tasks, const MatmulInput& seen) {
+    ++calls;
+    EXPECT_EQ(tasks.size(), 1u);
+    EXPECT_EQ(tasks[0].w.data, w.plain().data);
+    EXPECT_EQ(seen.x(), x.data());
+  });
+  input.set(x.data(), 2, 64);
+  matmul(w.plain(), input, nullptr, y.data(), 20);
+  input.observe({});
+  matmul(w.plain(), input, nullptr, y.data(), 20);
+  EXPECT_EQ(calls, 1);
 }
 
 TEST(Matmul, BiasIsAddedLast) {

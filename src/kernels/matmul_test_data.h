@@ -36,6 +36,16 @@ inline std::vector<size_t> half_fields(DType dtype) {
     case DType::kQ8_0:
     case DType::kIQ4_NL:
     case DType::kIQ4_XS:
+    case DType::kBitMod3:
+    case DType::kBitMod4:
+    case DType::kBipolar1:
+    case DType::kBipolar2:
+    case DType::kBipolar3:
+    case DType::kBipolar4:
+    case DType::kBipolar5:
+    case DType::kBipolar6:
+    case DType::kBipolar7:
+    case DType::kBipolar8:
       return {0};
     case DType::kQ4_1:
     case DType::kQ5_1:
@@ -126,6 +136,16 @@ inline TestForm form_of(DType dtype) {
     case DType::kTQ1_0:
     case DType::kTQ2_0:
     case DType::kMXFP4:
+    case DType::kBitMod3:
+    case DType::kBitMod4:
+    case DType::kBipolar1:
+    case DType::kBipolar2:
+    case DType::kBipolar3:
+    case DType::kBipolar4:
+    case DType::kBipolar5:
+    case DType::kBipolar6:
+    case DType::kBipolar7:
+    case DType::kBipolar8:
       return TestForm::kInt8;
     case DType::kBF16:
       return TestForm::kBf16;

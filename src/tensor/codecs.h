@@ -71,4 +71,16 @@ void encode_tq2_0(const float* in, const float* importance, std::byte* blocks, s
 void encode_q1_0(const float* in, const float* importance, std::byte* blocks, size_t n);
 void encode_q2_0(const float* in, const float* importance, std::byte* blocks, size_t n);
 
+// BitMoD: three or four bits, one of four sets of levels a group of 128 (bitmod.h).
+void decode_bitmod3(const std::byte* blocks, float* out, size_t n);
+void decode_bitmod4(const std::byte* blocks, float* out, size_t n);
+void encode_bitmod3(const float* in, const float* importance, std::byte* blocks, size_t n);
+void encode_bitmod4(const float* in, const float* importance, std::byte* blocks, size_t n);
+
+// Bipolar integers of 1 to 8 bits (bipolar.h).
+template <int kBits>
+void decode_bipolar(const std::byte* blocks, float* out, size_t n);
+template <int kBits>
+void encode_bipolar(const float* in, const float* importance, std::byte* blocks, size_t n);
+
 }  // namespace mneme::codecs

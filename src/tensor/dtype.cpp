@@ -47,6 +47,18 @@ constexpr DTypeInfo kTable[] = {
     {DType::kNVFP4, "NVFP4", 64, 36, decode_nvfp4, encode_nvfp4},
     {DType::kQ1_0, "Q1_0", 128, 18, decode_q1_0, encode_q1_0},
     {DType::kQ2_0, "Q2_0", 64, 18, decode_q2_0, encode_q2_0},
+    {DType::kBitMod3, "BITMOD3", 128, 50, decode_bitmod3, encode_bitmod3},
+    {DType::kBitMod4, "BITMOD4", 128, 66, decode_bitmod4, encode_bitmod4},
+    {DType::kDf11, "DF11", 4, 0, nullptr, nullptr},
+    {DType::kDf12, "DF12", 4, 0, nullptr, nullptr},
+    {DType::kBipolar1, "BIPOLAR1", 128, 18, decode_bipolar<1>, encode_bipolar<1>},
+    {DType::kBipolar2, "BIPOLAR2", 128, 34, decode_bipolar<2>, encode_bipolar<2>},
+    {DType::kBipolar3, "BIPOLAR3", 128, 50, decode_bipolar<3>, encode_bipolar<3>},
+    {DType::kBipolar4, "BIPOLAR4", 128, 66, decode_bipolar<4>, encode_bipolar<4>},
+    {DType::kBipolar5, "BIPOLAR5", 128, 82, decode_bipolar<5>, encode_bipolar<5>},
+    {DType::kBipolar6, "BIPOLAR6", 128, 98, decode_bipolar<6>, encode_bipolar<6>},
+    {DType::kBipolar7, "BIPOLAR7", 128, 114, decode_bipolar<7>, encode_bipolar<7>},
+    {DType::kBipolar8, "BIPOLAR8", 128, 130, decode_bipolar<8>, encode_bipolar<8>},
 };
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {
@@ -78,6 +90,8 @@ const DTypeInfo& dtype_info(DType dtype) {
 }
 
 std::span<const DTypeInfo> all_dtypes() { return kTable; }
+
+bool is_stream(DType dtype) { return dtype_info(dtype).block_bytes == 0; }
 
 size_t row_bytes(DType dtype, size_t elements) {
   const DTypeInfo& info = dtype_info(dtype);

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "tensor/weight_format.h"
 
 namespace mneme {
 
@@ -33,9 +34,10 @@ std::string Shape::to_string() const {
 }
 
 void decode_row(const TensorView& tensor, uint64_t i, float* out) {
-  const DTypeInfo& info = dtype_info(tensor.dtype);
-  if (info.decode == nullptr) fail(ErrorCode::kUnsupported, "[decode] type {} cannot be read", info.name);
-  info.decode(tensor.row(i), out, tensor.columns());
+  if (!can_decode(tensor.dtype)) {
+    fail(ErrorCode::kUnsupported, "[decode] type {} cannot be read", dtype_info(tensor.dtype).name);
+  }
+  weight_format(tensor.dtype).decode_tile(tensor, {i, 1, 0, tensor.columns()}, out, tensor.columns());
 }
 
 }  // namespace mneme

@@ -38,10 +38,12 @@ struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
   const std::byte* data = nullptr;
+  uint64_t stream_bytes = 0;  ///< Size of types for which is_stream() holds; 0 for all others.
 
   uint64_t columns() const { return shape.from_last(0); }
   uint64_t rows() const { return shape.elements() / columns(); }  ///< All outer extents together.
-  size_t bytes() const { return row_bytes(dtype, columns()) * rows(); }
+  size_t bytes() const { return stream_bytes > 0 ? stream_bytes : row_bytes(dtype, columns()) * rows(); }
+  /// Of types that are rows of blocks.
   const std::byte* row(uint64_t i) const { return data + row_bytes(dtype, columns()) * i; }
 };
 

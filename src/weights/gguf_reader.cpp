@@ -11,6 +11,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "tensor/weight_format.h"
 
 namespace mneme {
 namespace {
@@ -272,6 +273,12 @@ class GgufParser {
   }
 
   void check_size(const std::string& what, const Shape& shape, const DTypeInfo& info) {
+    if (is_stream(info.dtype)) {
+      if (const std::string misfit = weight_format(info.dtype).misfit(shape); !misfit.empty()) {
+        fail(ErrorCode::kCorruptData, "[read GGUF] {}: expected {} for type {}, found shape {}, in {}", what, misfit,
+             info.name, shape.to_string(), source_);
+      }
+    }
     if (shape.from_last(0) % info.block_elements != 0) {
       fail(ErrorCode::kCorruptData,
            "[read GGUF] {}: expected rows of a multiple of {} elements for type {}, found shape {}, in {}", what,
@@ -311,6 +318,10 @@ class GgufParser {
            printable(tensor.name), alignment_, offset, source_);
     }
     const auto begin = start ? checked_add(*start, offset) : std::nullopt;
+    if (is_stream(tensor.view.dtype)) {
+      const size_t at = begin ? std::min<uint64_t>(*begin, bytes_.size()) : bytes_.size();
+      tensor.view.stream_bytes = stream_size(tensor.view.dtype, bytes_.subspan(at), printable(tensor.name));
+    }
     const auto end = begin ? checked_add<uint64_t>(*begin, tensor.view.bytes()) : std::nullopt;
     if (!end || *end > bytes_.size()) {
       fail(ErrorCode::kCorruptData, "[read GGUF] tensor '{}': file truncated: need {} bytes, have {}, in {}",

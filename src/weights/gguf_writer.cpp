@@ -118,7 +118,9 @@ void GgufWriter::finish() {
 void write_gguf(const std::string& path, const Metadata& metadata, std::span<const NamedTensor> tensors) {
   std::vector<TensorInfo> infos;
   infos.reserve(tensors.size());
-  for (const NamedTensor& tensor : tensors) infos.push_back({tensor.name, tensor.view.dtype, tensor.view.shape});
+  for (const NamedTensor& tensor : tensors) {
+    infos.push_back({tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.stream_bytes});
+  }
   GgufWriter writer(path, metadata, std::move(infos));
   for (const NamedTensor& tensor : tensors) writer.write({tensor.view.data, tensor.view.bytes()});
   writer.finish();

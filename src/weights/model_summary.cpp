@@ -9,6 +9,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "tensor/weight_format.h"
 
 namespace mneme {
 namespace {
@@ -66,21 +67,23 @@ ModelSummary summarize(const ModelFile& model) {
 }
 
 void check_tensor_values(const ModelFile& model) {
-  constexpr size_t kSegment = 4096;  // A multiple of every block size.
   for (const NamedTensor& tensor : model.tensors()) {
-    const DTypeInfo& info = dtype_info(tensor.view.dtype);
-    if (info.decode == nullptr) continue;
-    const uint64_t n = tensor.view.shape.elements();
+    const TensorView& view = tensor.view;
+    if (!can_decode(view.dtype)) continue;
+    const WeightFormat& format = weight_format(view.dtype);
+    format.validate(view, tensor.name);
+    // A stream decodes sixteen rows at a time.
+    const uint64_t n = view.shape.elements(), unit = std::max<uint64_t>(16, 4096 / view.columns());
     std::atomic<uint64_t> first_bad = n;
-    parallel_dynamic(div_up<uint64_t>(n, kSegment), [&](size_t segment) {
-      std::array<float, kSegment> values;
-      const uint64_t begin = segment * kSegment;
-      const size_t count = std::min<uint64_t>(kSegment, n - begin);
-      info.decode(tensor.view.data + begin / info.block_elements * info.block_bytes, values.data(), count);
-      for (size_t i = 0; i < count; ++i) {
+    parallel_dynamic(div_up<uint64_t>(view.rows(), unit), [&](size_t item) {
+      const uint64_t first = item * unit, n_rows = std::min(unit, view.rows() - first);
+      std::vector<float> values(n_rows * view.columns());
+      format.decode_tile(view, {first, n_rows, 0, view.columns()}, values.data(), view.columns());
+      for (size_t i = 0; i < values.size(); ++i) {
         if (std::isfinite(values[i])) continue;
+        const uint64_t at = first * view.columns() + i;
         uint64_t known = first_bad.load();
-        while (begin + i < known && !first_bad.compare_exchange_weak(known, begin + i)) {
+        while (at < known && !first_bad.compare_exchange_weak(known, at)) {
         }
         break;
       }

@@ -7,6 +7,8 @@
 #include <map>
 
 #include "base/error.h"
+#include "tensor/exact_conversion.h"
+#include "tensor/weight_format.h"
 
 namespace mneme {
 namespace {
@@ -15,6 +17,9 @@ constexpr QuantRecipe kRecipes[] = {
     {"F32", DType::kF32, QuantMix::kNone, 0, "32-bit floats"},
     {"F16", DType::kF16, QuantMix::kNone, 1, "half precision"},
     {"BF16", DType::kBF16, QuantMix::kNone, 32, "bfloat16"},
+    {"DF12", DType::kDf12, QuantMix::kNone, static_cast<uint32_t>(DType::kDf12), "bfloat16 without loss, fixed rate"},
+    {"DF11", DType::kDf11, QuantMix::kNone, static_cast<uint32_t>(DType::kDf11),
+     "bfloat16 without loss, Huffman-coded exponents; slower"},
     {"Q8_0", DType::kQ8_0, QuantMix::kPlain, 7, "8 bits, nearly lossless"},
     {"Q6_K", DType::kQ6_K, QuantMix::kPlain, 18, "6 bits"},
     {"Q5_K_M", DType::kQ5_K, QuantMix::kMedium, 17, "5 bits, sensitive tensors 6"},
@@ -29,15 +34,35 @@ constexpr QuantRecipe kRecipes[] = {
     {"Q4_0", DType::kQ4_0, QuantMix::kPlain, 2, "4 bits, blocks of 32; the fastest"},
     {"IQ4_NL", DType::kIQ4_NL, QuantMix::kPlain, 25, "4 bits, uneven levels, blocks of 32"},
     {"IQ4_XS", DType::kIQ4_XS, QuantMix::kPlain, 30, "4 bits, uneven levels"},
+    {"BITMOD4", DType::kBitMod4, QuantMix::kPlain, static_cast<uint32_t>(DType::kBitMod4),
+     "4 bits, one of four sets of levels a group of 128"},
     {"MXFP4", DType::kMXFP4, QuantMix::kPlain, 38, "4-bit floats, shared exponent"},
     {"NVFP4", DType::kNVFP4, QuantMix::kPlain, 39, "4-bit floats, 8-bit float scales"},
     {"Q3_K_L", DType::kQ3_K, QuantMix::kLarge, 13, "3 bits, sensitive tensors 5"},
     {"Q3_K_M", DType::kQ3_K, QuantMix::kMedium, 12, "3 bits, sensitive tensors 4 to 5"},
     {"Q3_K_S", DType::kQ3_K, QuantMix::kSmall, 11, "3 bits"},
     {"Q3_K", DType::kQ3_K, QuantMix::kPlain, 11, "3 bits, all layers alike"},
+    {"BITMOD3", DType::kBitMod3, QuantMix::kPlain, static_cast<uint32_t>(DType::kBitMod3),
+     "3 bits, one of four sets of levels a group of 128"},
     {"Q2_K_S", DType::kQ2_K, QuantMix::kSmall, 21, "2 bits, few sensitive tensors 4"},
     {"Q2_K_M", DType::kQ2_K, QuantMix::kMedium, 10, "2 bits, sensitive tensors 3 to 4"},
     {"Q2_K", DType::kQ2_K, QuantMix::kPlain, 10, "2 bits, all layers alike"},
+    {"BIPOLAR8", DType::kBipolar8, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar8),
+     "8-bit odd integers, groups of 128"},
+    {"BIPOLAR7", DType::kBipolar7, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar7),
+     "7-bit odd integers, groups of 128"},
+    {"BIPOLAR6", DType::kBipolar6, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar6),
+     "6-bit odd integers, groups of 128"},
+    {"BIPOLAR5", DType::kBipolar5, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar5),
+     "5-bit odd integers, groups of 128"},
+    {"BIPOLAR4", DType::kBipolar4, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar4),
+     "4-bit odd integers, groups of 128"},
+    {"BIPOLAR3", DType::kBipolar3, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar3),
+     "3-bit odd integers, groups of 128"},
+    {"BIPOLAR2", DType::kBipolar2, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar2),
+     "2-bit odd integers, groups of 128"},
+    {"BIPOLAR1", DType::kBipolar1, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar1),
+     "1-bit odd integers, groups of 128"},
     {"TQ2_0", DType::kTQ2_0, QuantMix::kPlain, 37, "ternary, for models trained so"},
     {"TQ1_0", DType::kTQ1_0, QuantMix::kPlain, 36, "ternary, packed tighter"},
     {"Q2_0", DType::kQ2_0, QuantMix::kPlain, 41, "four levels, for models trained so"},
@@ -186,32 +211,29 @@ DType next_smaller_blocks(DType dtype) {
     case DType::kTQ2_0:
     case DType::kQ1_0:
     case DType::kQ2_0:
+    case DType::kBitMod3:
+    case DType::kBitMod4:
+    case DType::kBipolar1:
+    case DType::kBipolar2:
+    case DType::kBipolar3:
+    case DType::kBipolar4:
       return DType::kQ4_0;
+    case DType::kBipolar5:
+    case DType::kBipolar6:
+    case DType::kBipolar7:
+    case DType::kBipolar8:
+      return DType::kQ8_0;
+    case DType::kDf11:
+    case DType::kDf12:
+      return DType::kBF16;
     default:
       return DType::kF16;
   }
 }
 
-DType fit_columns(DType dtype, uint64_t columns) {
-  while (columns % dtype_info(dtype).block_elements != 0) dtype = next_smaller_blocks(dtype);
-  return dtype;
-}
-
-/// The recipe that stores all matrices in the type that most bytes of `tensors` have, or null.
-const QuantRecipe* main_recipe(std::span<const TensorInfo> tensors) {
-  std::map<DType, uint64_t> bytes;
-  for (const TensorInfo& tensor : tensors) bytes[tensor.dtype] += tensor.bytes();
-  const auto most =
-      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  if (most == bytes.end()) return nullptr;
-  for (const QuantRecipe& recipe : kRecipes) {
-    if (recipe.base == most->first && recipe.mix <= QuantMix::kPlain) return &recipe;
-  }
-  return nullptr;
-}
-
 bool is_float(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF64;
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF64 ||
+         is_stream(dtype);
 }
 
 }  // namespace
@@ -232,7 +254,17 @@ const QuantRecipe* find_quant_recipe(std::string_view name) {
 }
 
 bool is_quantized(DType dtype) {
-  return dtype_info(dtype).block_elements > 1;
+  return dtype_info(dtype).block_elements > 1 && !is_stream(dtype);
+}
+
+DType fit_shape(DType dtype, const Shape& shape) {
+  while (!weight_format(dtype).misfit(shape).empty()) dtype = next_smaller_blocks(dtype);
+  return dtype;
+}
+
+bool loses_twice(DType from, DType to) {
+  if (!is_quantized(from) || converts_exactly(from, to)) return false;
+  return from != DType::kQ8_0 || !is_quantized(to);
 }
 
 bool stays_f32(const TensorInfo& tensor) {
@@ -253,40 +285,14 @@ std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metad
   for (const TensorInfo& tensor : tensors) {
     if (stays_f32(tensor)) {
       types.push_back(is_float(tensor.dtype) ? DType::kF32 : tensor.dtype);
-    } else if (!is_float(tensor.dtype) && (!is_quantized(tensor.dtype) || dtype_info(tensor.dtype).decode == nullptr)) {
+    } else if (!is_float(tensor.dtype) && (!is_quantized(tensor.dtype) || !can_decode(tensor.dtype))) {
       types.push_back(tensor.dtype);
     } else {
       const DType wanted = pure ? recipe.base : mixed_type(recipe, facts, tensor.name);
-      types.push_back(fit_columns(wanted, tensor.shape.from_last(0)));
+      types.push_back(fit_shape(wanted, tensor.shape));
     }
   }
   return types;
-}
-
-TranscodeReport quantize_model(TensorSource& source, const std::string& path, const QuantizeOptions& options,
-                               Ledger& ledger, const TranscodeProgress& progress) {
-  std::vector<DType> types;
-  if (options.recipe != nullptr) {
-    types = choose_types(*options.recipe, source.metadata(), source.tensors(), options.pure);
-  } else {
-    for (const TensorInfo& tensor : source.tensors()) types.push_back(tensor.dtype);
-  }
-  for (size_t i = 0; i < types.size() && !options.requantize; ++i) {
-    const TensorInfo& tensor = source.tensors()[i];
-    if (is_quantized(tensor.dtype) && is_quantized(types[i]) && tensor.dtype != types[i]) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("[quantize] tensor '{}': expected a float type, found {}, in {}", tensor.name,
-                              dtype_info(tensor.dtype).name, source.metadata().source()),
-                  "quantise the original model, or allow a second loss with --requantize");
-    }
-  }
-  Metadata metadata = source.metadata();
-  const QuantRecipe* recipe = options.recipe != nullptr ? options.recipe : main_recipe(source.tensors());
-  if (recipe != nullptr && (options.recipe != nullptr || !metadata.has("general.file_type"))) {
-    metadata.set_u32("general.file_type", recipe->file_type);
-  }
-  metadata.set_u32("general.quantization_version", 2);
-  return transcode(source, types, metadata, path, ledger, progress);
 }
 
 }  // namespace mneme

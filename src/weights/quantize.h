@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -8,6 +9,8 @@
 #include <vector>
 
 #include "budget/ledger.h"
+#include "weights/calibration.h"
+#include "weights/clipping.h"
 #include "weights/metadata.h"
 #include "weights/tensor_source.h"
 #include "weights/transcode.h"
@@ -44,7 +47,8 @@ const QuantRecipe* find_quant_recipe(std::string_view name);
 /// Q8_0 where its rows are not a multiple of 256. The mixes store value, down, output and fused projections better,
 /// chosen by layer as llama.cpp does, whose names the recipes share. Where the columns are no multiple of a type's
 /// block, a similar type with smaller blocks takes its place (Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, Q2_K, Q3_K and
-/// IQ4_XS: IQ4_NL, the ternary and one- and two-bit ones: Q4_0), and F16 where they are no multiple of 32. `pure`
+/// IQ4_XS: IQ4_NL, BitMoD and the ternary and one- and two-bit ones: Q4_0), and F16 where they are no multiple of 32.
+/// DF11 and DF12 leave stacks of experts in BF16. `pure`
 /// leaves out everything but the F32 rule and the fallback. Tensors of integers and those of types that cannot be read
 /// keep their type.
 std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metadata,
@@ -56,11 +60,35 @@ bool stays_f32(const TensorInfo& tensor);
 /// True when a tensor of `dtype` is already in blocks, so that storing it in another block type loses twice.
 bool is_quantized(DType dtype);
 
+/// True when storing values of `from`, which were quantised once, as `to` changes them again (see converts_exactly()).
+/// Q8_0 counts as an original, since its loss is below that of every smaller type.
+bool loses_twice(DType from, DType to);
+
+/// The smallest type at or behind `dtype` in the order of fallbacks that a matrix of this shape can have.
+DType fit_shape(DType dtype, const Shape& shape);
+
 struct QuantizeOptions {
   const QuantRecipe* recipe = nullptr;  ///< Null keeps the types of the source.
   bool pure = false;                    ///< As for choose_types().
-  bool requantize = false;  ///< Allow tensors that are already quantised to be quantised otherwise, which loses twice.
+  bool lossy = false;  ///< Allow tensors that are already quantised to lose once more (see loses_twice()).
+  /// Inputs of the matrices on some text: encoders then weigh the error of each column with its mean square.
+  const Calibration* calibration = nullptr;
+  bool awq = false;   ///< Scale channels first (weights/awq.h); wants statistics with magnitudes.
+  bool gptq = false;  ///< Feed errors on (weights/gptq.h), for matrices whose statistics have a gram matrix.
+  Clipping clipping = Clipping::kNone;
+  /// Bits that activations of bipolar matrices may be rounded to when the model runs; 8 or more: as all types do.
+  int activation_bits = 8;
+  /// Most bytes of the file; 0: no limit. With it the types are those of `candidates` that lose least together, instead
+  /// of the recipe's, which then only names the file's type.
+  uint64_t size = 0;
+  std::vector<DType> candidates = {DType::kBitMod3, DType::kBitMod4, DType::kQ5_K, DType::kQ6_K, DType::kQ8_0};
 };
+
+/// The types for `options.size`: for each matrix the one of the candidates such that the file fits and the sum of the
+/// relative squared output errors, estimated on some rows with the calibration's importance, is least. Throws
+/// Error(kOutOfBudget) with the least size that would do.
+std::vector<DType> types_for_size(TensorSource& source, const std::string& path, const QuantizeOptions& options,
+                                  const std::function<void(size_t, size_t)>& progress);
 
 /// Writes a model in a recipe as one GGUF file. The metadata is kept but for the file type. Throws
 /// Error(kInvalidArgument) where a tensor would be quantised a second time without leave, and as transcode().

@@ -23,7 +23,7 @@ ModelFileSource::ModelFileSource(ModelFile&& model) : owned_(std::move(model)), 
 void ModelFileSource::list_tensors() {
   tensors_.reserve(model_->tensors().size());
   for (const NamedTensor& tensor : model_->tensors()) {
-    tensors_.push_back({tensor.name, tensor.view.dtype, tensor.view.shape});
+    tensors_.push_back({tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.stream_bytes});
   }
 }
 

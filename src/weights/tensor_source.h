@@ -19,8 +19,10 @@ struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
+  uint64_t stream_bytes = 0;  ///< As in TensorView.
 
-  uint64_t bytes() const { return row_bytes(dtype, shape.from_last(0)) * (shape.elements() / shape.from_last(0)); }
+  uint64_t bytes() const { return view(nullptr).bytes(); }
+  TensorView view(const std::byte* data) const { return {dtype, shape, data, stream_bytes}; }
 };
 
 /// A model whose tensors are handed out one at a time, so that one larger than memory can be rewritten.

@@ -40,11 +40,22 @@ struct TranscodeReport {
 /// Called as work goes on: input bytes done so far and the tensor in work.
 using TranscodeProgress = std::function<void(uint64_t bytes_done, const std::string& tensor)>;
 
+/// How values become codes where the format's own rule is not all. Members left out change nothing.
+struct EncodeHooks {
+  /// Weights of the squared error per column: one list for each slice of a stack of matrices, or none.
+  std::function<std::vector<std::vector<float>>(const TensorInfo& tensor)> importance;
+  /// Changes a row before it is encoded; `importance` [columns] or null.
+  std::function<void(std::span<float> row, const float* importance, DType to)> prepare;
+  /// Encodes a whole matrix, given as floats that may be overwritten, and returns true; or leaves it to the usual way.
+  std::function<bool(const TensorInfo& tensor, std::span<float> values, DType to, std::byte* out)> whole;
+};
+
 /// Writes a GGUF file with the tensors of `source`, tensor i in type types[i]. Tensors that keep their type are copied;
 /// the others are decoded and encoded on all threads in parts, so that memory stays small (counted in `ledger` as
 /// scratch) whatever the size of a tensor. Throws Error(kUnsupported) for types that cannot be read or written and
 /// Error(kInvalidArgument) for values that the new type cannot hold, naming the tensor; then no file is left.
 TranscodeReport transcode(TensorSource& source, std::span<const DType> types, const Metadata& metadata,
-                          const std::string& path, Ledger& ledger, const TranscodeProgress& progress = {});
+                          const std::string& path, Ledger& ledger, const TranscodeProgress& progress = {},
+                          const EncodeHooks& hooks = {});
 
 }  // namespace mneme

@@ -5,29 +5,108 @@
 #include <memory>
 #include <string>
 
+#include "base/atomic_file.h"
+#include "base/byte_size.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/progress.h"
 #include "cli/commands.h"
+#include "cli/quantize_compare.h"
 #include "cli/transcode_report.h"
+#include "engine/calibration.h"
 
 namespace mneme::cli {
 namespace {
 
 struct Options {
-  std::string in, out, format;
-  bool pure = false, requantize = false;
+  std::string in, out, format = "Q4_K_M";
+  bool pure = false, lossy = false;
+  std::string calibrate, imatrix, save_imatrix, method = "rtn", clip = "none", size, candidates;
+  uint64_t calibration_tokens = 16384;
+  bool awq = false;
+  int activation_bits = 8;
+  std::string compare;
+  CompareCommand comparison;
 };
+
+const QuantRecipe& recipe_of(const std::string& name) {
+  const QuantRecipe* recipe = find_quant_recipe(name);
+  if (recipe == nullptr) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("[quantize] expected a format, found '{}'", name),
+                "mneme quantize --help lists the formats");
+  }
+  return *recipe;
+}
+
+std::vector<std::string> split_commas(const std::string& text) {
+  std::vector<std::string> out;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    if (end > begin) out.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return out;
+}
+
+/// Runs the model over the calibration text, in its own memory, which is given back before quantisation starts.
+Calibration calibrate_on(const Options& options, bool wants_gram) {
+  constexpr uint32_t kWindow = 512;
+  const std::string text = read_text_file(options.calibrate);
+  Ledger ledger;
+  PlanRequest request;
+  request.context = kWindow;
+  const auto engine = Engine::load(options.in, request, ledger);
+  const std::vector<TokenId> tokens = engine->tokenizer().encode(text, {false, false});
+  CalibrationOptions how;
+  how.window = kWindow;
+  how.max_windows = (options.calibration_tokens + kWindow - 1) / kWindow;
+  if (wants_gram) {
+    // Token tables are looked up, and an output matrix is not worth a gram matrix of its own inputs: one row a window.
+    how.wants_gram = [](const std::string& name) { return name.starts_with("blk."); };
+  }
+  Progress progress("calibrate",
+                    std::max<uint64_t>(1, std::min<uint64_t>(how.max_windows, (tokens.size() + kWindow - 1) / kWindow)),
+                    "windows");
+  return calibrate(*engine, tokens, how, [&](uint64_t done, uint64_t) { progress.update(done); });
+}
 
 void quantize(const Options& options, const GlobalOptions& global) {
   QuantizeOptions how;
-  how.recipe = find_quant_recipe(options.format);
   how.pure = options.pure;
-  how.requantize = options.requantize;
-  if (how.recipe == nullptr) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("[quantize] expected a format, found '{}'", options.format),
-                "mneme quantize --help lists the formats");
+  how.lossy = options.lossy;
+  how.awq = options.awq;
+  how.activation_bits = options.activation_bits;
+  how.gptq = options.method == "gptq";
+  how.clipping = *find_clipping(options.clip);
+  if (!options.size.empty()) how.size = parse_byte_size(options.size);
+  if (!options.candidates.empty()) {
+    how.candidates.clear();
+    for (const std::string& name : split_commas(options.candidates)) how.candidates.push_back(recipe_of(name).base);
   }
+  if (options.calibrate.empty() && (how.awq || how.gptq || !options.save_imatrix.empty())) {
+    throw Error(ErrorCode::kInvalidArgument, "[quantize] expected a calibration text for this, found none",
+                "give one with --calibrate FILE");
+  }
+  if (!options.calibrate.empty() && !options.imatrix.empty()) {
+    fail(ErrorCode::kInvalidArgument, "[quantize] expected --calibrate or --imatrix, found both");
+  }
+  Calibration calibration;
+  if (!options.calibrate.empty()) calibration = calibrate_on(options, how.gptq);
+  if (!options.imatrix.empty()) calibration = Calibration::load(options.imatrix);
+  if (calibration.size() > 0) how.calibration = &calibration;
+  if (!options.save_imatrix.empty()) calibration.save(options.save_imatrix, options.calibrate);
+  if (!options.compare.empty()) {
+    CompareCommand comparison = options.comparison;
+    comparison.in = options.in;
+    comparison.formats = split_commas(options.compare);
+    comparison.how = how;
+    if (comparison.text.empty())
+      fail(ErrorCode::kInvalidArgument, "[quantize] expected a text to compare on: --text FILE");
+    compare_formats(comparison, global);
+    return;
+  }
+  if (options.out.empty()) fail(ErrorCode::kInvalidArgument, "[quantize] expected a file to write, or --compare");
+  how.recipe = &recipe_of(options.format);
   Ledger ledger;
   const auto source = open_source(options.in, ledger);
   TranscodeReport report;
@@ -43,9 +122,11 @@ std::string format_list() {
   std::string out = "Formats:\n";
   for (const QuantRecipe& recipe : quant_recipes()) {
     const DTypeInfo& info = dtype_info(recipe.base);
-    out += fmt::format("  {:<8} {:>6.3f} bits  {}\n", recipe.name,
-                       8.0 * static_cast<double>(info.block_bytes) / static_cast<double>(info.block_elements),
-                       recipe.summary);
+    const std::string bits = is_stream(recipe.base)
+                                 ? std::string("   ~11-12")
+                                 : fmt::format("{:>9.3f}", 8.0 * static_cast<double>(info.block_bytes) /
+                                                               static_cast<double>(info.block_elements));
+    out += fmt::format("  {:<8} {} bits  {}\n", recipe.name, bits, recipe.summary);
   }
   return out;
 }
@@ -56,13 +137,54 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("quantize", "Write a model in a smaller format");
   command->add_option("IN", options->in, "GGUF file, or folder of a Hugging Face checkpoint")->required();
-  command->add_option("OUT", options->out, "GGUF file to write")->required();
-  command->add_option("-f,--format", options->format, "Format, see below (default: Q4_K_M)")->default_val("Q4_K_M");
+  command->add_option("OUT", options->out, "GGUF file to write");
+  command->add_option("-f,--format", options->format, "Format, see below")->capture_default_str();
+  command->add_option("--size", options->size,
+                      "Most bytes of the file, e.g. 600M: each matrix gets the type that loses least together");
+  command->add_option("--candidates", options->candidates,
+                      "Formats that --size chooses from (default: BITMOD3,BITMOD4,Q5_K,Q6_K,Q8_0)");
   command->add_flag("--pure", options->pure, "All matrices alike, the output matrix too (default: off)");
-  command->add_flag("--requantize", options->requantize, "Allow input that is already quantised (default: off)");
-  command->footer(format_list() +
-                  "Vectors, norms, routers and position tables stay F32; the output matrix gets Q6_K or better.\n"
-                  "Example: mneme quantize model-f16.gguf model-q4.gguf --format Q4_K_M");
+  command->add_flag("--lossy,--requantize", options->lossy,
+                    "Allow input below 8 bits to lose a second time (default: off)");
+
+  command->add_option("--calibrate", options->calibrate, "Text whose inputs weigh the errors of the columns");
+  command->add_option("--calibration-tokens", options->calibration_tokens, "Tokens of it that are read")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32))
+      ->capture_default_str();
+  command->add_option("--imatrix", options->imatrix, "Importance matrix (GGUF) in place of a text");
+  command->add_option("--save-imatrix", options->save_imatrix, "Write the importance matrix of the text");
+  command
+      ->add_option("--method", options->method,
+                   "rtn (each weight by itself) or gptq (errors feed on; wants --calibrate)")
+      ->check(CLI::IsMember({"rtn", "gptq"}))
+      ->capture_default_str();
+  command->add_flag("--awq", options->awq, "Scale channels by their inputs first; wants --calibrate (default: off)");
+  command->add_option("--clip", options->clip, "Limit values before: none, percentile, mse or kl")
+      ->check(CLI::IsMember({"none", "percentile", "mse", "kl"}))
+      ->capture_default_str();
+
+  command
+      ->add_option("--activation-bits", options->activation_bits,
+                   "Bits that inputs of bipolar matrices may be rounded to, where that is faster; 8: as all formats do")
+      ->check(CLI::Range(1, 8))
+      ->capture_default_str();
+
+  command->add_option("--compare", options->compare,
+                      "Formats or sizes, e.g. BITMOD4,Q4_0,600M: measure them side by side");
+  command->add_option("--text", options->comparison.text, "Text to compare on");
+  command->add_option("--window", options->comparison.window, "Tokens of one window of it")
+      ->check(CLI::Range(8u, 1u << 20))
+      ->capture_default_str();
+  command->add_option("--max-windows", options->comparison.max_windows, "Windows of it that are read; 0: all")
+      ->capture_default_str();
+  command->add_option("--html", options->comparison.html, "Write the comparison as a page");
+  command->add_option("--work", options->comparison.folder,
+                      "Folder for the files it makes (default: that for temporary files)");
+  command->footer(
+      format_list() +
+      "Vectors, norms, routers and position tables stay F32; the output matrix gets Q6_K or better.\n"
+      "Example: mneme quantize model-f16.gguf model-q4.gguf --format Q4_K_M\n"
+      "Example: mneme quantize model.gguf --compare BITMOD4,BITMOD3,Q4_0 --text wiki.txt --html formats.html");
   command->callback([options, &global] { quantize(*options, global); });
 }
 

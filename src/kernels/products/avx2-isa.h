@@ -13,6 +13,7 @@ struct Isa {
   static constexpr size_t kStripes = 1;
   static constexpr size_t kInt8Tokens = 2;   ///< 8 accumulators of the 16 registers.
   static constexpr size_t kFloatTokens = 6;  ///< 12 accumulators.
+  static constexpr size_t kCodedRows = 2;  ///< Rows of the product with coded matrices, two accumulators each.
   static constexpr bool kSignedWide = true;  ///< See dot().
 
   struct Bytes {
@@ -48,6 +49,14 @@ struct Isa {
     const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
     return {_mm256_shuffle_epi8(entries, codes.low), _mm256_shuffle_epi8(entries, codes.high)};
   }
+  /// look_up() of codes other than `code`, whose byte comes from `special`.
+  template <uint8_t code>
+  static MNEME_INLINE Bytes look_up_but(const uint8_t* table, Bytes codes, Bytes special) {
+    const Bytes levels = look_up(table, codes);
+    const __m256i c = _mm256_set1_epi8(static_cast<char>(code));
+    return {_mm256_blendv_epi8(levels.low, special.low, _mm256_cmpeq_epi8(codes.low, c)),
+            _mm256_blendv_epi8(levels.high, special.high, _mm256_cmpeq_epi8(codes.high, c))};
+  }
 
   static MNEME_INLINE Ints set_ints(int32_t v) { return {_mm256_set1_epi32(v), _mm256_set1_epi32(v)}; }
 
@@ -72,6 +81,38 @@ struct Isa {
     return {dot_half<kWide>(sum.low, levels.low, v), dot_half<kWide>(sum.high, levels.high, v)};
   }
   static MNEME_INLINE Floats as_floats(Ints v) { return {_mm256_castsi256_ps(v.low), _mm256_castsi256_ps(v.high)}; }
+  static MNEME_INLINE Floats to_floats(Ints v) { return {_mm256_cvtepi32_ps(v.low), _mm256_cvtepi32_ps(v.high)}; }
+  /// Sum of the lanes.
+  static MNEME_INLINE float sum(Floats v) {
+    const __m256 both = _mm256_add_ps(v.low, v.high);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
+  /// The larger magnitude of each lane, NaN above all, as bits; start with set_ints(0).
+  static MNEME_INLINE Ints larger_bits(Ints bits, Floats v) {
+    const __m256i sign = _mm256_set1_epi32(0x7fffffff);
+    return {_mm256_max_epu32(bits.low, _mm256_and_si256(_mm256_castps_si256(v.low), sign)),
+            _mm256_max_epu32(bits.high, _mm256_and_si256(_mm256_castps_si256(v.high), sign))};
+  }
+  static MNEME_INLINE uint32_t largest_bits(Ints bits) {
+    const __m256i both = _mm256_max_epu32(bits.low, bits.high);
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+    return static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_max_epu32(four, _mm_shuffle_epi32(four, 0xb1))));
+  }
+  static MNEME_INLINE __m128i to_bytes(__m256i low, __m256i high) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    return _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  }
+  /// v * factor to the nearest integers 128 * high + low, low in [0, 127].
+  static MNEME_INLINE void split(Floats v, float factor, int8_t* high, int8_t* low) {
+    const __m256 f = _mm256_set1_ps(factor);
+    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(v.low, f)), b = _mm256_cvtps_epi32(_mm256_mul_ps(v.high, f));
+    const __m256i mask = _mm256_set1_epi32(127);
+    _mm_store_si128(reinterpret_cast<__m128i*>(high), to_bytes(_mm256_srai_epi32(a, 7), _mm256_srai_epi32(b, 7)));
+    _mm_store_si128(reinterpret_cast<__m128i*>(low), to_bytes(_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)));
+  }
 
   static MNEME_INLINE Floats zero_floats() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static MNEME_INLINE Floats set_floats(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
@@ -91,6 +132,34 @@ struct Isa {
   }
   static MNEME_INLINE Floats subtract_product(Floats a, Floats b, Floats c) {
     return {_mm256_fnmadd_ps(a.low, b.low, c.low), _mm256_fnmadd_ps(a.high, b.high, c.high)};
+  }
+  static MNEME_INLINE Floats multiply(Floats a, Floats b) {
+    return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+  }
+
+  /// Numbers of differing bits of the bytes of rows, on their way.
+  using Counts = Bytes;
+  static MNEME_INLINE Counts no_counts() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static MNEME_INLINE __m256i byte_counts(__m256i v) {
+    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2,
+                                           2, 3, 2, 3, 3, 4);
+    const __m256i nibble = _mm256_set1_epi8(15);
+    return _mm256_add_epi8(_mm256_shuffle_epi8(table, _mm256_and_si256(v, nibble)),
+                           _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble)));
+  }
+  /// counts + bits in which the word of each row differs from x; at most 4 words.
+  static MNEME_INLINE Counts count_differing(Counts counts, const uint32_t* words, uint32_t x) {
+    const __m256i v = _mm256_set1_epi32(static_cast<int>(x));
+    const auto* bytes = reinterpret_cast<const uint8_t*>(words);
+    return {_mm256_add_epi8(counts.low, byte_counts(_mm256_xor_si256(load(bytes), v))),
+            _mm256_add_epi8(counts.high, byte_counts(_mm256_xor_si256(load(bytes + 32), v)))};
+  }
+  static MNEME_INLINE __m256i add_shifted_half(__m256i sum, __m256i counts, int shift) {
+    const __m256i pairs = _mm256_maddubs_epi16(counts, _mm256_set1_epi8(1));
+    return _mm256_add_epi32(sum, _mm256_slli_epi32(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), shift));
+  }
+  static MNEME_INLINE Ints add_shifted(Ints sum, Counts counts, int shift) {
+    return {add_shifted_half(sum.low, counts.low, shift), add_shifted_half(sum.high, counts.high, shift)};
   }
   static MNEME_INLINE Floats load_halves(const uint8_t* p) {
     const __m256i halves = load(p);

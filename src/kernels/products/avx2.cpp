@@ -12,6 +12,7 @@
 #include "kernels/products/formats.h"
 #include "kernels/products/product_table.h"
 #include "kernels/products/target.h"
+#include "tensor/dfloat.h"
 
 #define MNEME_TARGET avx2
 
@@ -20,6 +21,7 @@ HWY_PUSH_ATTRIBUTES("avx2,fma,f16c")
 #include "kernels/products/avx2-isa.h"
 //
 #include "kernels/products/activations-inl.h"
+#include "kernels/products/bit_planes-inl.h"
 #include "kernels/products/stripes-inl.h"
 
 HWY_POP_ATTRIBUTES
@@ -27,7 +29,8 @@ HWY_POP_ATTRIBUTES
 namespace mneme::kernels::products {
 
 const ProductTable& avx2_table() {
-  static constexpr ProductTable kTable = {&avx2::find_entry, &avx2::quantize, &avx2::to_bf16};
+  static constexpr ProductTable kTable = {&avx2::find_entry, &avx2::plane_entry, &avx2::quantize, &avx2::to_bf16,
+                                          &avx2::quantize_planes};
   return kTable;
 }
 

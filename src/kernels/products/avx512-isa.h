@@ -13,6 +13,7 @@ struct Isa {
   static constexpr size_t kStripes = 2;     ///< Stripes of rows that a product kernel holds.
   static constexpr size_t kInt8Tokens = 6;  ///< Tokens of the 8-bit kernel: 24 accumulators.
   static constexpr size_t kFloatTokens = 12;
+  static constexpr size_t kCodedRows = 4;  ///< Rows of the product with coded matrices, two accumulators each.
   static constexpr bool kSignedWide = false;
 
   using Bytes = __m512i;
@@ -42,6 +43,13 @@ struct Isa {
     const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), codes);
   }
+  /// look_up() of codes other than `code`, whose byte comes from `special`.
+  template <uint8_t code>
+  static MNEME_INLINE Bytes look_up_but(const uint8_t* table, Bytes codes, Bytes special) {
+    const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    const __mmask64 others = _mm512_cmpneq_epi8_mask(codes, _mm512_set1_epi8(static_cast<char>(code)));
+    return _mm512_mask_shuffle_epi8(special, others, _mm512_broadcast_i32x4(entries), codes);
+  }
 
   static MNEME_INLINE Ints set_ints(int32_t v) { return _mm512_set1_epi32(v); }
   /// sum + dot product of the four levels of each row with the four activations at x.
@@ -52,6 +60,20 @@ struct Isa {
     return _mm512_dpbusd_epi32(sum, levels, _mm512_set1_epi32(quad));
   }
   static MNEME_INLINE Floats as_floats(Ints v) { return _mm512_castsi512_ps(v); }
+  static MNEME_INLINE Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
+  /// Sum of the lanes.
+  static MNEME_INLINE float sum(Floats v) { return _mm512_reduce_add_ps(v); }
+  /// The larger magnitude of each lane, NaN above all, as bits; start with set_ints(0).
+  static MNEME_INLINE Ints larger_bits(Ints bits, Floats v) {
+    return _mm512_max_epu32(bits, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
+  }
+  static MNEME_INLINE uint32_t largest_bits(Ints bits) { return _mm512_reduce_max_epu32(bits); }
+  /// v * factor to the nearest integers 128 * high + low, low in [0, 127].
+  static MNEME_INLINE void split(Floats v, float factor, int8_t* high, int8_t* low) {
+    const __m512i n = _mm512_cvtps_epi32(_mm512_mul_ps(v, _mm512_set1_ps(factor)));
+    _mm_store_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(_mm512_srai_epi32(n, 7)));
+    _mm_store_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(_mm512_and_si512(n, _mm512_set1_epi32(127))));
+  }
 
   static MNEME_INLINE Floats zero_floats() { return _mm512_setzero_ps(); }
   static MNEME_INLINE Floats set_floats(float v) { return _mm512_set1_ps(v); }
@@ -61,6 +83,19 @@ struct Isa {
   static MNEME_INLINE Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   static MNEME_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   static MNEME_INLINE Floats subtract_product(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
+  static MNEME_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+
+  /// Numbers of differing bits of rows, on their way.
+  using Counts = __m512i;
+  static MNEME_INLINE Counts no_counts() { return _mm512_setzero_si512(); }
+  /// counts + bits in which the word of each row differs from x; at most 4 words.
+  static MNEME_INLINE Counts count_differing(Counts counts, const uint32_t* words, uint32_t x) {
+    const __m512i differing = _mm512_xor_si512(_mm512_loadu_si512(words), _mm512_set1_epi32(static_cast<int>(x)));
+    return _mm512_add_epi32(counts, _mm512_popcnt_epi32(differing));
+  }
+  static MNEME_INLINE Ints add_shifted(Ints sum, Counts counts, int shift) {
+    return _mm512_add_epi32(sum, _mm512_slli_epi32(counts, static_cast<unsigned>(shift)));
+  }
   static MNEME_INLINE Floats load_halves(const uint8_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }

@@ -1,4 +1,4 @@
-// Products with AVX-512 F, BW, DQ, VL, VNNI and BF16.
+// Products with AVX-512 F, BW, DQ, VL, VNNI, BF16 and VPOPCNTDQ.
 #if defined(__x86_64__)
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -18,14 +18,16 @@
 #include "kernels/products/formats.h"
 #include "kernels/products/product_table.h"
 #include "kernels/products/target.h"
+#include "tensor/dfloat.h"
 
 #define MNEME_TARGET avx512
 
-HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")
+HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vpopcntdq")
 
 #include "kernels/products/avx512-isa.h"
 //
 #include "kernels/products/activations-inl.h"
+#include "kernels/products/bit_planes-inl.h"
 #include "kernels/products/stripes-inl.h"
 
 HWY_POP_ATTRIBUTES
@@ -33,7 +35,8 @@ HWY_POP_ATTRIBUTES
 namespace mneme::kernels::products {
 
 const ProductTable& avx512_table() {
-  static constexpr ProductTable kTable = {&avx512::find_entry, &avx512::quantize, &avx512::to_bf16};
+  static constexpr ProductTable kTable = {&avx512::find_entry, &avx512::plane_entry, &avx512::quantize,
+                                          &avx512::to_bf16, &avx512::quantize_planes};
   return kTable;
 }
 

@@ -95,6 +95,26 @@ inline void block_codes(Iq4Xs, const uint8_t* block, uint8_t* codes) {
   for (size_t b = 0; b < 8; ++b) nibble_halves(block + 8 + 16 * b, 16, codes + 32 * b);
 }
 
+inline void block_codes(BitMod4, const uint8_t* block, uint8_t* codes) {
+  nibble_halves(block + 2, 64, codes);
+}
+
+inline void block_codes(BitMod3, const uint8_t* block, uint8_t* codes) {
+  for (size_t part = 0; part < 4; ++part) {
+    for (size_t l = 0; l < 32; ++l) codes[32 * part + l] = (block[2 + l] >> (2 * part)) & 3;
+  }
+  for (size_t i = 0; i < 128; ++i) codes[i] |= static_cast<uint8_t>(((block[34 + i / 8] >> (i % 8)) & 1) << 2);
+}
+
+template <int kBits>
+inline void block_codes(Bipolar<kBits>, const uint8_t* block, uint8_t* codes) {
+  for (size_t i = 0; i < 128; ++i) codes[i] = block[2 + i / 8] >> (i % 8) & 1;
+  for (size_t b = 1; b < kBits; ++b) {
+    const uint8_t* plane = block + 2 + 16 * b;
+    for (size_t i = 0; i < 128; ++i) codes[i] |= static_cast<uint8_t>((plane[i / 8] >> (i % 8) & 1) << b);
+  }
+}
+
 /// n bytes of five trits each, `trits` of them used: trit t of byte j is column n * t + j.
 inline void base3_codes(const uint8_t* q, size_t n, size_t trits, uint8_t* codes) {
   unsigned power = 1;

@@ -21,12 +21,14 @@ constexpr size_t kVectorBytes = 4 * kStripeRows;  ///< A vector holds four colum
 /// Bits of a code, split into planes. In a packed tile each block of 32 columns holds its planes in this order. A plane
 /// is made of vectors; byte 4r + i of a vector belongs to row r and column 4q + i of one or several quads q = 0..7.
 enum class Planes : uint8_t {
-  kByte,       ///< 8 vectors: vector q holds quad q.
-  kNibble,     ///< 4 vectors: vector v holds quad v in the low and quad v + 4 in the high nibble.
-  kNibbleOne,  ///< kNibble, then 1 vector with bit 4 of quad q in bit q.
-  kNibbleTwo,  ///< kNibble, then 2 vectors: vector v holds bits 4-5 of quad 4v + j in bits 2j and 2j + 1.
-  kTwo,        ///< 2 vectors: vector v holds quad 4v + j in bits 2j and 2j + 1.
-  kTwoOne,     ///< kTwo, then 1 vector with bit 2 of quad q in bit q.
+  kByte,          ///< 8 vectors: vector q holds quad q.
+  kNibble,        ///< 4 vectors: vector v holds quad v in the low and quad v + 4 in the high nibble.
+  kNibbleOne,     ///< kNibble, then 1 vector with bit 4 of quad q in bit q.
+  kNibbleTwo,     ///< kNibble, then 2 vectors: vector v holds bits 4-5 of quad 4v + j in bits 2j and 2j + 1.
+  kTwo,           ///< 2 vectors: vector v holds quad 4v + j in bits 2j and 2j + 1.
+  kTwoOne,        ///< kTwo, then 1 vector with bit 2 of quad q in bit q.
+  kOne,           ///< 1 vector with quad q in bit q.
+  kNibbleTwoOne,  ///< kNibbleTwo, then 1 vector with bit 6 of quad q in bit q.
 };
 
 /// Vectors of all planes of a block.
@@ -44,6 +46,10 @@ constexpr size_t plane_vectors(Planes planes) {
       return 2;
     case Planes::kTwoOne:
       return 3;
+    case Planes::kOne:
+      return 1;
+    case Planes::kNibbleTwoOne:
+      return 7;
   }
   return 0;
 }
@@ -57,6 +63,8 @@ struct HeaderRun {
 struct TileScales {
   alignas(64) float scale[kTileColumns / 16][kStripeRows];    ///< [group][row]
   alignas(64) float minimum[kTileColumns / 16][kStripeRows];  ///< Unused by types without minimum.
+  /// Level of the code that means something else in each block, four times side by side; types with kSpecialCode only.
+  alignas(64) uint32_t special[kTileColumns / 128][kStripeRows];
 };
 struct Int8Tile {
   alignas(64) uint8_t levels[kTileColumns / 4][kVectorBytes];  ///< [column quad][4 * row + column in quad]

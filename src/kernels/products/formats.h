@@ -14,6 +14,8 @@ struct FormatBase {
   static constexpr bool kMinimum = false;             ///< Has a minimum per group.
   static constexpr bool kPackable = true;             ///< Has a packed form of the same size.
   static constexpr const uint8_t* kLevels = nullptr;  ///< Level of each of the 16 codes; null: the code itself.
+  static constexpr int kSpecialCode = -1;             ///< Code whose level is chosen per row and block; -1: none.
+  static constexpr bool kDoubled = false;             ///< Levels are twice the codes.
 };
 
 /// Values of the non-linear 4-bit types, shifted by 128.
@@ -21,6 +23,11 @@ inline constexpr std::array<uint8_t, 16> kIq4Levels = {1,   24,  45,  63,  79,  
                                                        129, 141, 153, 166, 181, 197, 217, 241};
 /// Doubled values of a 4-bit float (E2M1), shifted by 16.
 inline constexpr std::array<uint8_t, 16> kFp4Levels = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
+
+/// Base levels of BitMoD by code, shifted by 16; the code of minus zero has the special level of its block.
+inline constexpr std::array<uint8_t, 16> kBitMod4Levels = {16, 17, 18, 19, 20, 22, 24, 28,
+                                                           16, 15, 14, 13, 12, 10, 8,  4};
+inline constexpr std::array<uint8_t, 16> kBitMod3Levels = {16, 17, 18, 20, 16, 15, 14, 12, 0, 0, 0, 0, 0, 0, 0, 0};
 
 struct Q4_0 : FormatBase {
   static constexpr DType kDType = DType::kQ4_0;
@@ -155,10 +162,48 @@ struct Tq2_0 : FormatBase {
   static constexpr std::array<HeaderRun, 1> kHeader = {{{64, 2, 1}}};
 };
 
+/// Blocks as tensor/bitmod.h describes them.
+struct BitMod4 : FormatBase {
+  static constexpr DType kDType = DType::kBitMod4;
+  static constexpr size_t kBlock = 128, kBytes = 66;
+  static constexpr Planes kPlanes = Planes::kNibble;
+  static constexpr int kZero = 16, kSpecialCode = 8;
+  static constexpr int kResolution = 10, kAsymmetry = 16;  ///< Magnitudes of the special level.
+  static constexpr const uint8_t* kLevels = kBitMod4Levels.data();
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
+};
+
+struct BitMod3 : FormatBase {
+  static constexpr DType kDType = DType::kBitMod3;
+  static constexpr size_t kBlock = 128, kBytes = 50;
+  static constexpr Planes kPlanes = Planes::kTwoOne;
+  static constexpr int kZero = 16, kSpecialCode = 4;
+  static constexpr int kResolution = 3, kAsymmetry = 6;
+  static constexpr const uint8_t* kLevels = kBitMod3Levels.data();
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
+};
+
+/// Blocks as tensor/bipolar.h describes them. The odd number 2u - (2^n - 1) is level 2u less a zero; the levels of 8
+/// bits would not fit a byte, so there it is 2 (u - 128) + 1 with the one as a minimum.
+template <int kBits>
+struct Bipolar : FormatBase {
+  static constexpr DType kDType = static_cast<DType>(static_cast<uint32_t>(DType::kBipolar1) + kBits - 1);
+  static constexpr size_t kBlock = 128, kBytes = 2 + 16 * kBits;
+  static constexpr Planes kPlanes =
+      std::array{Planes::kOne,       Planes::kTwo,       Planes::kTwoOne,       Planes::kNibble,
+                 Planes::kNibbleOne, Planes::kNibbleTwo, Planes::kNibbleTwoOne, Planes::kByte}[kBits - 1];
+  static constexpr bool kDoubled = kBits < 8, kMinimum = kBits == 8;
+  static constexpr int kZero = kBits < 8 ? (1 << kBits) - 1 : 128;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
+};
+
 /// All of them, for building tables.
-#define MNEME_INT8_FORMATS(X) \
-  X(Q4_0)                     \
-  X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Iq4Nl) X(Mxfp4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Iq4Xs) X(Tq1_0) X(Tq2_0)
+#define MNEME_INT8_FORMATS(X)                                                                                   \
+  X(Q4_0)                                                                                                       \
+  X(Q4_1)                                                                                                       \
+  X(Q5_0) X(Q5_1) X(Q8_0) X(Iq4Nl) X(Mxfp4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Iq4Xs) X(Tq1_0) X(Tq2_0)  \
+      X(BitMod3) X(BitMod4) X(Bipolar<1>) X(Bipolar<2>) X(Bipolar<3>) X(Bipolar<4>) X(Bipolar<5>) X(Bipolar<6>) \
+          X(Bipolar<7>) X(Bipolar<8>)
 
 /// Bytes of the header of one block and one row.
 template <class Format>

@@ -90,7 +90,7 @@ void int8_decode(const uint8_t* packed, const PackedTile* tiles, const Int8Input
   Isa::Floats acc[kStripes];
   MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
     prefetch(packed + tiles[s].header + kPrefetchBytes, header);
-    tile_scales(Format(), packed + tiles[s].header, n_blocks, scales[s]);
+    tile_scales(Format(), packed + tiles[s].header, n_blocks * kBlockColumns / Format::kBlock, scales[s]);
     acc[s] = Isa::zero_floats();
   }
   for (size_t b = 0; b < n_blocks; ++b) {
@@ -98,7 +98,7 @@ void int8_decode(const uint8_t* packed, const PackedTile* tiles, const Int8Input
     MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
       const uint8_t* planes = packed + tiles[s].planes + b * tiles[s].block_stride;
       prefetch(planes + kPrefetchBytes, kPlaneBytes);
-      block_levels<Format>(planes, levels[s]);
+      block_levels<Format>(planes, scales[s].special[special_row<Format>(b)], levels[s]);
     }
     MNEME_UNROLL for (size_t half = 0; half < kPerBlock; ++half) {
       const size_t g = b * kPerBlock + half;

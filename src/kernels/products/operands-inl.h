@@ -66,9 +66,10 @@ void plain_int8(const PlainRows& plain, size_t columns, Int8Tile& tile) {
     pointers[r] = codes[r];
   }
   transpose_words(pointers, columns / 4, tile.levels[0]);
-  if constexpr (Format::kLevels != nullptr) {
+  if constexpr (has_levels<Format>()) {
     for (size_t q = 0; q < columns / 4; ++q) {
-      Isa::store_bytes(tile.levels[q], Isa::look_up(Format::kLevels, Isa::load_bytes(tile.levels[q])));
+      const uint32_t* special = tile.scales.special[special_row<Format>(q / kBlockQuads)];
+      Isa::store_bytes(tile.levels[q], code_levels<Format>(Isa::load_bytes(tile.levels[q]), special));
     }
   }
 }
@@ -79,7 +80,7 @@ void packed_int8(const uint8_t* packed, const PackedTile& at, size_t columns, In
   tile_scales(Format(), packed + at.header, columns / Format::kBlock, tile.scales);
   for (size_t b = 0; b < columns / kBlockColumns; ++b) {
     Isa::Bytes levels[kBlockQuads];
-    block_levels<Format>(packed + at.planes + b * at.block_stride, levels);
+    block_levels<Format>(packed + at.planes + b * at.block_stride, tile.scales.special[special_row<Format>(b)], levels);
     for (size_t q = 0; q < kBlockQuads; ++q) Isa::store_bytes(tile.levels[b * kBlockQuads + q], levels[q]);
   }
 }

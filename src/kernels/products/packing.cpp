@@ -6,6 +6,7 @@
 
 #include "base/checked_math.h"
 #include "kernels/products/formats.h"
+#include "tensor/bipolar.h"
 
 #define MNEME_TARGET packing
 #include "kernels/products/block_codes-inl.h"
@@ -15,7 +16,8 @@ namespace {
 
 /// Bits of one block of 32 columns of 16 rows, spread over its planes. codes[r] has the 32 codes of row r.
 void write_planes(Planes planes, const uint8_t* const (&codes)[kStripeRows], uint8_t* out) {
-  const bool nibbles = planes == Planes::kNibble || planes == Planes::kNibbleOne || planes == Planes::kNibbleTwo;
+  const bool six = planes == Planes::kNibbleTwo || planes == Planes::kNibbleTwoOne;
+  const bool nibbles = planes == Planes::kNibble || planes == Planes::kNibbleOne || six;
   const auto quad_byte = [](size_t vector, size_t row, size_t i) { return vector * kVectorBytes + 4 * row + i; };
   std::memset(out, 0, plane_vectors(planes) * kVectorBytes);
   for (size_t r = 0; r < kStripeRows; ++r) {
@@ -28,7 +30,9 @@ void write_planes(Planes planes, const uint8_t* const (&codes)[kStripeRows], uin
         if (planes == Planes::kByte) put(q, code, 0);
         if (nibbles) put(q % 4, code & 15u, 4 * (q / 4));
         if (planes == Planes::kNibbleOne) put(4, code >> 4, q);
-        if (planes == Planes::kNibbleTwo) put(4 + q / 4, code >> 4, 2 * (q % 4));
+        if (six) put(4 + q / 4, code >> 4 & 3u, 2 * (q % 4));
+        if (planes == Planes::kNibbleTwoOne) put(6, code >> 6, q);
+        if (planes == Planes::kOne) put(0, code, q);
         if (planes == Planes::kTwo || planes == Planes::kTwoOne) put(q / 4, code & 3u, 2 * (q % 4));
         if (planes == Planes::kTwoOne) put(2, code >> 2, q);
       }
@@ -145,6 +149,24 @@ void pack_stripes(const Matrix& plain, size_t first, size_t last, std::byte* out
       return pack_units<4>(plain, plain.columns * 2, first, last, out);
     default:
       assert(!"the type has a packed form");
+  }
+}
+
+void pack_plane_stripes(const Matrix& plain, size_t first, size_t last, std::byte* out) {
+  const size_t groups = plain.columns / 128, bits = static_cast<size_t>(bipolar::bits_of(plain.dtype)),
+               block = 2 + 16 * bits;
+  for (size_t stripe = first; stripe < last; ++stripe) {
+    const RowPointers from(plain, stripe);
+    for (size_t g = 0; g < groups; ++g) {
+      std::byte* to = out + (stripe * groups + g) * kStripeRows * block;
+      for (size_t r = 0; r < kStripeRows; ++r) {
+        const uint8_t* source = from.rows[r] + g * block;
+        std::memcpy(to + 2 * r, source, 2);
+        for (size_t word = 0; word < 4 * bits; ++word) {
+          std::memcpy(to + 2 * kStripeRows + 4 * (word * kStripeRows + r), source + 2 + 4 * word, 4);
+        }
+      }
+    }
   }
 }
 

@@ -15,4 +15,8 @@ size_t packed_size(DType dtype, size_t rows, size_t columns);
 /// Packs stripes [first, last) of `plain` into the whole matrix at `out`.
 void pack_stripes(const Matrix& plain, size_t first, size_t last, std::byte* out);
 
+/// The same for products by bit-planes: each group of 128 columns of a stripe is its 16 scales, then planes [bit][word
+/// of 32 columns][row].
+void pack_plane_stripes(const Matrix& plain, size_t first, size_t last, std::byte* out);
+
 }  // namespace mneme::kernels::products

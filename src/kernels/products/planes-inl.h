@@ -49,6 +49,18 @@ MNEME_INLINE void add_two_plane(const uint8_t* plane, Isa::Bytes (&codes)[8]) {
   }
 }
 
+MNEME_INLINE void one_plane(const uint8_t* plane, Isa::Bytes (&codes)[8]) {
+  const Isa::Bytes field = Isa::load_bytes(plane);
+  codes[0] = one_bit<0, 0>(field);
+  codes[1] = one_bit<1, 0>(field);
+  codes[2] = one_bit<2, 0>(field);
+  codes[3] = one_bit<3, 0>(field);
+  codes[4] = one_bit<4, 0>(field);
+  codes[5] = one_bit<5, 0>(field);
+  codes[6] = one_bit<6, 0>(field);
+  codes[7] = one_bit<7, 0>(field);
+}
+
 template <size_t kTo>
 MNEME_INLINE void add_one_plane(const uint8_t* plane, Isa::Bytes (&codes)[8]) {
   const Isa::Bytes field = Isa::load_bytes(plane);
@@ -62,9 +74,29 @@ MNEME_INLINE void add_one_plane(const uint8_t* plane, Isa::Bytes (&codes)[8]) {
   codes[7] = Isa::merge(codes[7], one_bit<7, kTo>(field));
 }
 
+/// Levels of codes, for types whose codes are not their levels. `special` is the row of TileScales::special for the
+/// block.
+template <class Format>
+MNEME_INLINE Isa::Bytes code_levels(Isa::Bytes codes, const uint32_t* special) {
+  if constexpr (Format::kSpecialCode >= 0) {
+    constexpr auto kCode = static_cast<uint8_t>(Format::kSpecialCode);
+    return Isa::template look_up_but<kCode>(Format::kLevels, codes,
+                                            Isa::load_bytes(reinterpret_cast<const uint8_t*>(special)));
+  } else {
+    if constexpr (Format::kDoubled) return Isa::template shift_left<1>(codes);  // below 128, so no bit leaves its byte
+    if constexpr (!Format::kDoubled) return Isa::look_up(Format::kLevels, codes);
+  }
+}
+
+/// True for types whose levels are not their codes.
+template <class Format>
+constexpr bool has_levels() {
+  return Format::kLevels != nullptr || Format::kDoubled;
+}
+
 /// The eight quads of a block: codes, or levels for types with a table.
 template <class Format>
-MNEME_INLINE void block_levels(const uint8_t* planes, Isa::Bytes (&levels)[8]) {
+MNEME_INLINE void block_levels(const uint8_t* planes, const uint32_t* special, Isa::Bytes (&levels)[8]) {
   constexpr size_t kNibbleBytes = 4 * kVectorBytes, kTwoBytes = 2 * kVectorBytes;
   if constexpr (Format::kPlanes == Planes::kByte) {
     for (size_t q = 0; q < 8; ++q) levels[q] = Isa::load_bytes(planes + q * kVectorBytes);
@@ -78,13 +110,19 @@ MNEME_INLINE void block_levels(const uint8_t* planes, Isa::Bytes (&levels)[8]) {
     nibble_plane(planes, levels);
     add_two_plane(planes + kNibbleBytes, levels);
   }
+  if constexpr (Format::kPlanes == Planes::kNibbleTwoOne) {
+    nibble_plane(planes, levels);
+    add_two_plane(planes + kNibbleBytes, levels);
+    add_one_plane<6>(planes + kNibbleBytes + kTwoBytes, levels);
+  }
+  if constexpr (Format::kPlanes == Planes::kOne) one_plane(planes, levels);
   if constexpr (Format::kPlanes == Planes::kTwo) two_plane(planes, levels);
   if constexpr (Format::kPlanes == Planes::kTwoOne) {
     two_plane(planes, levels);
     add_one_plane<2>(planes + kTwoBytes, levels);
   }
-  if constexpr (Format::kLevels != nullptr) {
-    for (size_t q = 0; q < 8; ++q) levels[q] = Isa::look_up(Format::kLevels, levels[q]);
+  if constexpr (has_levels<Format>()) {
+    for (size_t q = 0; q < 8; ++q) levels[q] = code_levels<Format>(levels[q], special);
   }
 }
 

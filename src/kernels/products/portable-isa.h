@@ -16,6 +16,7 @@ struct Isa {
   static constexpr size_t kStripes = 1;
   static constexpr size_t kInt8Tokens = 4;
   static constexpr size_t kFloatTokens = 4;
+  static constexpr size_t kCodedRows = 4;  ///< Rows of the product with coded matrices, two accumulators each.
   static constexpr bool kSignedWide = false;
 
   struct Bytes {
@@ -56,6 +57,12 @@ struct Isa {
     for (uint8_t& byte : codes.v) byte = table[byte];
     return codes;
   }
+  /// look_up() of codes other than `code`, whose byte comes from `special`.
+  template <uint8_t code>
+  static MNEME_INLINE Bytes look_up_but(const uint8_t* table, Bytes codes, const Bytes& special) {
+    for (size_t i = 0; i < kVectorBytes; ++i) codes.v[i] = codes.v[i] == code ? special.v[i] : table[codes.v[i]];
+    return codes;
+  }
 
   static MNEME_INLINE Ints set_ints(int32_t v) {
     Ints out;
@@ -74,6 +81,40 @@ struct Isa {
     return sum;
   }
   static MNEME_INLINE Floats as_floats(const Ints& v) { return std::bit_cast<Floats>(v); }
+  static MNEME_INLINE Floats to_floats(const Ints& v) {
+    Floats out;
+    for (size_t r = 0; r < kStripeRows; ++r) out.v[r] = static_cast<float>(v.v[r]);
+    return out;
+  }
+  /// Sum of the lanes.
+  static MNEME_INLINE float sum(Floats v) {
+    for (size_t width = kStripeRows / 2; width > 0; width /= 2) {
+      for (size_t r = 0; r < width; ++r) v.v[r] += v.v[r + width];
+    }
+    return v.v[0];
+  }
+  /// The larger magnitude of each lane, NaN above all, as bits; start with set_ints(0).
+  static MNEME_INLINE Ints larger_bits(Ints bits, const Floats& v) {
+    for (size_t r = 0; r < kStripeRows; ++r) {
+      const uint32_t magnitude = std::bit_cast<uint32_t>(v.v[r]) & 0x7fffffffu;
+      if (magnitude > static_cast<uint32_t>(bits.v[r])) bits.v[r] = static_cast<int32_t>(magnitude);
+    }
+    return bits;
+  }
+  static MNEME_INLINE uint32_t largest_bits(const Ints& bits) {
+    uint32_t largest = 0;
+    for (const int32_t lane : bits.v) largest = static_cast<uint32_t>(lane) > largest ? static_cast<uint32_t>(lane) : largest;
+    return largest;
+  }
+  /// v * factor to the nearest integers 128 * high + low, low in [0, 127].
+  static MNEME_INLINE void split(const Floats& v, float factor, int8_t* high, int8_t* low) {
+    for (size_t r = 0; r < kStripeRows; ++r) {
+      const uint32_t bits = std::bit_cast<uint32_t>(v.v[r] * factor + 12582912.0f) - 0x4b400000u;
+      const auto n = static_cast<int32_t>(bits);
+      high[r] = static_cast<int8_t>(n >> 7);
+      low[r] = static_cast<int8_t>(n & 127);
+    }
+  }
 
   static MNEME_INLINE Floats zero_floats() { return set_floats(0); }
   static MNEME_INLINE Floats set_floats(float v) {
@@ -103,6 +144,23 @@ struct Isa {
   static MNEME_INLINE Floats subtract_product(const Floats& a, const Floats& b, Floats c) {
     for (size_t r = 0; r < kStripeRows; ++r) c.v[r] -= a.v[r] * b.v[r];
     return c;
+  }
+  static MNEME_INLINE Floats multiply(Floats a, const Floats& b) {
+    for (size_t r = 0; r < kStripeRows; ++r) a.v[r] *= b.v[r];
+    return a;
+  }
+
+  /// Numbers of differing bits of rows, on their way.
+  using Counts = Ints;
+  static MNEME_INLINE Counts no_counts() { return set_ints(0); }
+  /// counts + bits in which the word of each row differs from x; at most 4 words.
+  static MNEME_INLINE Counts count_differing(Counts counts, const uint32_t* words, uint32_t x) {
+    for (size_t r = 0; r < kStripeRows; ++r) counts.v[r] += std::popcount(words[r] ^ x);
+    return counts;
+  }
+  static MNEME_INLINE Ints add_shifted(Ints sum, const Counts& counts, int shift) {
+    for (size_t r = 0; r < kStripeRows; ++r) sum.v[r] += counts.v[r] << shift;
+    return sum;
   }
   static MNEME_INLINE Floats load_halves(const uint8_t* p) {
     Floats out;

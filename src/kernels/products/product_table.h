@@ -7,7 +7,7 @@
 namespace mneme::kernels::products {
 
 /// What a type's products read.
-enum class Currency : uint8_t { kInt8, kBf16, kF32 };
+enum class Currency : uint8_t { kInt8, kBf16, kF32, kPlanes };
 
 /// Activations in 8 bits, after the MXINT8 format (OCP Microscaling, v1.0): blocks of 32 share a power-of-two scale
 /// 2^e, the smallest with max|x| <= 127 * 2^e. Arrays run over tiles of 256 columns, then tokens: [tile][token][in
@@ -22,6 +22,13 @@ struct Int8Activations {
   const float* sum;  ///< Sum of 2^e * level per group, for types with minimum. [tile][token][groups]
 };
 
+/// Activations as bipolar integers in bit-planes: groups of 128 columns share a scale max|x| / (2^bits - 1).
+struct PlaneActivations {
+  const uint32_t* words;  ///< [token][group][bit][4]: bit k % 32 of word k / 32 belongs to column k of the group.
+  const float* scale;     ///< [token][group]; NaN for groups with a value that is not finite.
+  int bits;
+};
+
 /// One call for stripes [first_stripe, last_stripe) and all tokens.
 struct StripeJob {
   const Matrix* matrix;
@@ -30,6 +37,7 @@ struct StripeJob {
   Int8Activations int8;
   const uint16_t* bf16;  ///< [tile][token][columns in tile, rounded up to even]
   const float* f32;      ///< [tile][token][columns in tile]
+  PlaneActivations planes;
   const float* bias;     ///< [rows] or null
   float* y;
   size_t y_stride;
@@ -46,13 +54,18 @@ struct ProductEntry {
   uint8_t group = kBlockColumns;  ///< Columns a scale; kInt8 only.
   bool minimum = false;
   int zero = 0;  ///< What the integer sums must be corrected for on this target.
+  int bits = 0;  ///< Bits of the activations; kPlanes only.
 };
 
 struct ProductTable {
   ProductEntry (*find)(DType dtype, Layout layout);
+  /// Products of bipolar types by bit-planes.
+  ProductEntry (*find_planes)(DType dtype, Layout layout);
   /// Quantises `n_blocks` blocks of 32 floats: levels, anchors and the level sums of both halves of each block.
   void (*quantize)(const float* x, size_t n_blocks, int8_t* levels, float* anchors, int16_t* half_sums);
   void (*to_bf16)(const float* x, size_t n, uint16_t* out);
+  /// Quantises 128 floats to `bits` planes of four words and their scale.
+  void (*quantize_planes)(const float* x, int bits, uint32_t* planes, float* scale);
 };
 
 /// The table of the active target.

@@ -27,6 +27,12 @@ inline void scale_rows(const Rows& d, Rows& out, Level level) {
   for (size_t r = 0; r < kStripeRows; ++r) out[r] = d[r] * static_cast<float>(level(r));
 }
 
+/// Row of TileScales::special that belongs to block b of 32 columns.
+template <class Format>
+constexpr size_t special_row(size_t b) {
+  return Format::kSpecialCode >= 0 ? b * kBlockColumns / Format::kBlock : 0;
+}
+
 /// Types with one f16 scale a block of 32.
 template <class Format>
 inline void one_scale(const uint8_t* header, size_t n_blocks, TileScales& tile) {
@@ -66,6 +72,50 @@ inline void tile_scales(Mxfp4, const uint8_t* header, size_t n, TileScales& tile
       // 2^(e - 128); the two smallest are subnormal.
       const uint32_t e = header[16 * b + r];
       tile.scale[b][r] = std::bit_cast<float>(e < 2 ? 0x00200000u << e : (e - 1) << 23);
+    }
+  }
+}
+
+/// Word of a group: sign of the special level, scale, choice of its magnitude (tensor/bitmod.h).
+template <class Format>
+inline void bitmod_scales(const uint8_t* header, size_t n, TileScales& tile) {
+  constexpr size_t kGroups = Format::kBlock / kBlockColumns;
+  for (size_t b = 0; b < n; ++b) {
+    uint16_t words[kStripeRows];
+    std::memcpy(words, header + sizeof words * b, sizeof words);
+    for (size_t r = 0; r < kStripeRows; ++r) {
+      const int magnitude = Format::kResolution + (words[r] & 1) * (Format::kAsymmetry - Format::kResolution);
+      const int level = Format::kZero + magnitude * (1 - 2 * (words[r] >> 15));
+      tile.special[b][r] = static_cast<uint32_t>(level) * 0x01010101u;
+      words[r] &= 0x7ffe;
+    }
+    load_halves(reinterpret_cast<const uint8_t*>(words), tile.scale[b * kGroups]);
+    for (size_t g = 1; g < kGroups; ++g) {
+      std::memcpy(tile.scale[b * kGroups + g], tile.scale[b * kGroups], sizeof(Rows));
+    }
+  }
+}
+
+inline void tile_scales(BitMod4, const uint8_t* header, size_t n, TileScales& tile) {
+  bitmod_scales<BitMod4>(header, n, tile);
+}
+inline void tile_scales(BitMod3, const uint8_t* header, size_t n, TileScales& tile) {
+  bitmod_scales<BitMod3>(header, n, tile);
+}
+
+template <int kBits>
+inline void tile_scales(Bipolar<kBits>, const uint8_t* header, size_t n, TileScales& tile) {
+  constexpr size_t kGroups = Bipolar<kBits>::kBlock / kBlockColumns;
+  for (size_t b = 0; b < n; ++b) {
+    Rows& scale = tile.scale[b * kGroups];
+    load_halves(header + 2 * kStripeRows * b, scale);
+    if constexpr (kBits == 8) {
+      load_negated_halves(header + 2 * kStripeRows * b, tile.minimum[b * kGroups]);
+      for (size_t r = 0; r < kStripeRows; ++r) scale[r] *= 2;
+    }
+    for (size_t g = 1; g < kGroups; ++g) {
+      std::memcpy(tile.scale[b * kGroups + g], scale, sizeof(Rows));
+      if constexpr (kBits == 8) std::memcpy(tile.minimum[b * kGroups + g], tile.minimum[b * kGroups], sizeof(Rows));
     }
   }
 }

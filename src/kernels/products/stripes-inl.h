@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/products/operands-inl.h"
+#include "tensor/dfloat_tile-inl.h"
 
 // Loops over stripes, tiles and groups of tokens, and the table of what this target runs. Compiled once a target.
 namespace mneme::kernels::products::MNEME_TARGET {
@@ -53,7 +54,7 @@ constexpr auto bf16_micros(std::index_sequence<kTokens...>) {
 /// Levels above 63 overflow the 16-bit sums of targets without VNNI.
 template <class Format>
 constexpr bool is_wide() {
-  return Format::kZero == 128;
+  return Format::kZero > 63;
 }
 
 template <class Format, Layout kLayout>
@@ -145,24 +146,34 @@ struct F32Product {
   }
 };
 
-template <Layout kLayout>
+/// Where the bfloat16 tiles of a product come from.
+enum class Bf16Source : uint8_t { kRows, kPacked, kDf11, kDf12 };
+
+template <Bf16Source kSource>
 struct Bf16Product {
   template <size_t kStripes>
   static void sum(const StripeJob& job, size_t stripe) {
     static constexpr auto kMicros = bf16_micros<kStripes>(std::make_index_sequence<Isa::kFloatTokens>());
     const Matrix& matrix = *job.matrix;
     const size_t padded = matrix.columns + matrix.columns % 2;
+    [[maybe_unused]] const dfloat::TileGrid grid{matrix.rows, matrix.columns};
     for (size_t k = 0; k < matrix.columns; k += kTileColumns) {
       const size_t columns = std::min(kTileColumns, matrix.columns - k), even = columns + columns % 2;
       alignas(64) uint8_t gathered[kStripes][2 * kTileColumns * kStripeRows];
       const uint8_t* weights[kStripes];
       for (size_t s = 0; s < kStripes; ++s) {
-        if constexpr (kLayout == Layout::kPacked) {
+        weights[s] = gathered[s];
+        if constexpr (kSource == Bf16Source::kPacked) {
           const size_t element = ((stripe + s) * padded + k) * kStripeRows;
           weights[s] = reinterpret_cast<const uint8_t*>(matrix.data) + 2 * element;
-        } else {
+        } else if constexpr (kSource == Bf16Source::kRows) {
           plain_bf16(PlainRows(matrix, stripe + s, 2 * matrix.columns, 2 * k), columns, gathered[s]);
-          weights[s] = gathered[s];
+        } else {
+          // Decoded whole before the products, which then are those of bfloat16 to the bit.
+          const uint64_t tile = (stripe + s) * grid.column_tiles() + k / kTileColumns;
+          auto* words = reinterpret_cast<uint16_t*>(gathered[s]);
+          if constexpr (kSource == Bf16Source::kDf11) dfloat::MNEME_TARGET::decode_df11(matrix.data, grid, tile, words);
+          if constexpr (kSource == Bf16Source::kDf12) dfloat::MNEME_TARGET::decode_df12(matrix.data, grid, tile, words);
         }
       }
       for_token_groups<Isa::kFloatTokens>(job.n_tokens, [&](size_t first, size_t count) {
@@ -192,7 +203,7 @@ void run(const StripeJob& job) {
 template <class Format>
 constexpr ProductEntry int8_entry(Layout layout) {
   // Without VNNI wide levels are taken as signed: their zero moves by 128.
-  constexpr int kZero = Isa::kSignedWide && is_wide<Format>() ? 0 : Format::kZero;
+  constexpr int kZero = Isa::kSignedWide && is_wide<Format>() ? Format::kZero - 128 : Format::kZero;
   void (*function)(const StripeJob&) = &run<Int8Product<Format, Layout::kPlain>>;
   if (layout == Layout::kPacked) {
     function = nullptr;
@@ -210,7 +221,11 @@ inline ProductEntry find_entry(DType dtype, Layout layout) {
     MNEME_INT8_FORMATS(MNEME_CASE)
 #undef MNEME_CASE
     case DType::kBF16:
-      return {packed ? &run<Bf16Product<Layout::kPacked>> : &run<Bf16Product<Layout::kPlain>>, Currency::kBf16};
+      return {packed ? &run<Bf16Product<Bf16Source::kPacked>> : &run<Bf16Product<Bf16Source::kRows>>, Currency::kBf16};
+    case DType::kDf11:
+      return {packed ? nullptr : &run<Bf16Product<Bf16Source::kDf11>>, Currency::kBf16};
+    case DType::kDf12:
+      return {packed ? nullptr : &run<Bf16Product<Bf16Source::kDf12>>, Currency::kBf16};
     case DType::kF32:
       if (packed) return {&run<F32Product<DType::kF32, Layout::kPacked>>, Currency::kF32};
       break;

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "engine/engine.h"
+
+namespace mneme {
+
+struct DivergenceOptions {
+  uint32_t window = 512;     ///< Tokens of one independent window; the second half is scored.
+  uint64_t max_windows = 0;  ///< 0: all.
+};
+
+/// How a model in another form answers compared with the original, on the same text.
+struct Divergence {
+  double reference_perplexity = 0, perplexity = 0;
+  double kl = 0;        ///< Mean of KL(reference || model) over the next-token distributions, nats.
+  double same_top = 0;  ///< Share of positions where both have the same most likely token.
+  uint64_t n_scored = 0;
+  bool identical = true;  ///< All logits equal to the bit.
+};
+
+/// Runs both models over the text. Throws Error(kInvalidArgument) when the vocabularies differ in size or not one
+/// window fits.
+Divergence divergence(Engine& reference, Engine& model, std::span<const TokenId> tokens,
+                      const DivergenceOptions& options,
+                      const std::function<void(uint64_t windows_done, uint64_t windows)>& progress);
+
+}  // namespace mneme

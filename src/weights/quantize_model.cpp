@@ -1,0 +1,227 @@
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "tensor/weight_format.h"
+#include "weights/awq.h"
+#include "weights/bit_allocation.h"
+#include "weights/gguf_writer.h"
+#include "weights/gptq.h"
+#include "weights/quantize.h"
+
+namespace mneme {
+namespace {
+
+/// Damping of GPTQ, in parts of the mean diagonal.
+constexpr float kDamping = 0.01f;
+/// Rows of a matrix that stand for all when types are chosen for a size.
+constexpr uint64_t kSampleRows = 256;
+
+/// The recipe that stores all matrices in the type that most bytes of `tensors` have, or null.
+const QuantRecipe* main_recipe(std::span<const TensorInfo> tensors) {
+  std::map<DType, uint64_t> bytes;
+  for (const TensorInfo& tensor : tensors) bytes[tensor.dtype] += tensor.bytes();
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most == bytes.end()) return nullptr;
+  for (const QuantRecipe& recipe : quant_recipes()) {
+    if (recipe.base == most->first && recipe.mix <= QuantMix::kPlain) return &recipe;
+  }
+  return nullptr;
+}
+
+/// Importance of the columns of a tensor: one list a slice of a stack ("NAME[e]"), or one.
+std::vector<std::vector<float>> importance_of(const Calibration& calibration, const TensorInfo& tensor) {
+  std::vector<std::vector<float>> out;
+  const uint64_t n_slices = tensor.shape.rank() == 3 ? tensor.shape[0] : 1;
+  for (uint64_t e = 0; e < n_slices; ++e) {
+    const InputStatistics* statistics =
+        calibration.find(n_slices == 1 ? tensor.name : fmt::format("{}[{}]", tensor.name, e));
+    out.push_back(statistics == nullptr ? std::vector<float>() : statistics->importance());
+    if (const uint64_t columns = tensor.shape.from_last(0); !out.back().empty() && out.back().size() != columns) {
+      fail(ErrorCode::kInvalidArgument, "[calibrate] tensor '{}': expected statistics of {} columns, found {}",
+           tensor.name, columns, out.back().size());
+    }
+  }
+  if (std::all_of(out.begin(), out.end(), [](const auto& slice) { return slice.empty(); })) out.clear();
+  return out;
+}
+
+/// GPTQ of matrices that have a gram matrix; the factor is kept for the matrices that share it.
+class GptqEncoder {
+ public:
+  explicit GptqEncoder(const Calibration& calibration) : calibration_(calibration) {}
+
+  bool encode(const TensorInfo& tensor, std::span<float> values, DType to, std::byte* out) {
+    const InputStatistics* statistics = calibration_.find(tensor.name);
+    const size_t columns = tensor.shape.from_last(0);
+    if (statistics == nullptr || statistics->gram.size() != columns * columns) return false;
+    if (statistics != last_) {
+      factor_ = gptq_factor(statistics->gram, columns, kDamping);
+      importance_ = statistics->importance();
+      last_ = statistics;
+    }
+    gptq_encode(values, columns, factor_, importance_.data(), to, out);
+    return true;
+  }
+
+ private:
+  const Calibration& calibration_;
+  const InputStatistics* last_ = nullptr;
+  std::vector<float> factor_, importance_;
+};
+
+void check_second_loss(TensorSource& source, std::span<const DType> types) {
+  for (size_t i = 0; i < types.size(); ++i) {
+    const TensorInfo& tensor = source.tensors()[i];
+    if (!loses_twice(tensor.dtype, types[i])) continue;
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("[quantize] tensor '{}': expected a type that {} holds without loss, found {}, in {}", tensor.name,
+                    dtype_info(types[i]).name, dtype_info(tensor.dtype).name, source.metadata().source()),
+        "quantise the original model, or allow a second loss with --lossy");
+  }
+}
+
+/// Relative squared error of the outputs of a matrix in one type, on some of its rows.
+double output_loss(std::span<const float> w, std::span<const float> importance, size_t columns, DType to) {
+  const DTypeInfo& info = dtype_info(to);
+  const size_t rows = w.size() / columns;
+  std::vector<double> error(rows), norm(rows);
+  parallel_dynamic(rows, [&](size_t r) {
+    std::vector<std::byte> blocks(row_bytes(to, columns));
+    std::vector<float> back(columns);
+    const float* row = w.data() + r * columns;
+    info.encode(row, importance.empty() ? nullptr : importance.data(), blocks.data(), columns);
+    info.decode(blocks.data(), back.data(), columns);
+    for (size_t j = 0; j < columns; ++j) {
+      const double h = importance.empty() ? 1.0 : static_cast<double>(importance[j]);
+      const double value = static_cast<double>(row[j]), e = value - static_cast<double>(back[j]);
+      error[r] += h * e * e;
+      norm[r] += h * value * value;
+    }
+  });
+  double errors = 0, norms = 0;
+  for (size_t r = 0; r < rows; ++r) {
+    errors += error[r];
+    norms += norm[r];
+  }
+  return norms > 0 ? errors / norms : 0;
+}
+
+}  // namespace
+
+std::vector<DType> types_for_size(TensorSource& source, const std::string& path, const QuantizeOptions& options,
+                                  const std::function<void(size_t, size_t)>& progress) {
+  const std::span<const TensorInfo> tensors = source.tensors();
+  std::vector<std::vector<TypeChoice>> choices(tensors.size());
+  std::vector<std::vector<DType>> types(tensors.size());
+  std::vector<TensorInfo> smallest;
+  // Vectors and what cannot be read keep the type they would have anyway; F64 is no matrix type of any recipe.
+  const QuantRecipe probe{"", DType::kF64, QuantMix::kNone, 0, ""};
+  const std::vector<DType> fixed = choose_types(probe, source.metadata(), tensors, true);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const TensorInfo& tensor = tensors[i];
+    progress(i, tensors.size());
+    const uint64_t columns = tensor.shape.from_last(0), rows = tensor.shape.elements() / columns;
+    const auto add = [&](DType type, double loss) {
+      if (std::find(types[i].begin(), types[i].end(), type) != types[i].end()) return;
+      types[i].push_back(type);
+      choices[i].push_back({row_bytes(type, columns) * rows, loss});
+    };
+    if (stays_f32(tensor) || fixed[i] != probe.base) {
+      add(fixed[i], 0);
+    } else {
+      const TensorView view = tensor.view(source.load(i).data());
+      const uint64_t n_sample = std::min(kSampleRows, rows);
+      std::vector<float> sample(n_sample * columns);
+      for (uint64_t r = 0; r < n_sample; ++r) decode_row(view, r * rows / n_sample, sample.data() + r * columns);
+      std::vector<float> importance;
+      if (options.calibration != nullptr) {
+        const auto slices = importance_of(*options.calibration, tensor);
+        if (slices.size() == 1) importance = slices.front();
+      }
+      for (DType candidate : options.candidates) {
+        const DType type = fit_shape(candidate, tensor.shape);
+        add(type, output_loss(sample, importance, columns, type));
+      }
+    }
+    smallest.push_back({tensor.name, types[i].front(), tensor.shape});
+  }
+  progress(tensors.size(), tensors.size());
+  // What the file holds beside tensors, with the padding between them.
+  const uint64_t overhead =
+      GgufWriter(path, source.metadata(), std::move(smallest)).offset() + 64 * tensors.size() + 256;
+  const std::vector<size_t> taken =
+      options.size > overhead ? allocate_bits(choices, options.size - overhead) : std::vector<size_t>();
+  if (taken.empty()) {
+    uint64_t least = overhead;
+    for (const auto& list : choices) {
+      least += std::min_element(list.begin(), list.end(), [](const auto& a, const auto& b) {
+                 return a.bytes < b.bytes;
+               })->bytes;
+    }
+    fail(ErrorCode::kOutOfBudget, "[quantize] expected a size of at least {} bytes for this model, found {}", least,
+         options.size);
+  }
+  std::vector<DType> out;
+  for (size_t i = 0; i < tensors.size(); ++i) out.push_back(types[i][taken[i]]);
+  return out;
+}
+
+TranscodeReport quantize_model(TensorSource& given, const std::string& path, const QuantizeOptions& options,
+                               Ledger& ledger, const TranscodeProgress& progress) {
+  if (options.calibration != nullptr) options.calibration->check(given.tensors());
+  std::vector<DType> types;
+  if (options.size > 0) {
+    types = types_for_size(given, path, options, [&](size_t, size_t) {
+      if (progress) progress(0, "choosing types");
+    });
+  } else if (options.recipe != nullptr) {
+    types = choose_types(*options.recipe, given.metadata(), given.tensors(), options.pure);
+  } else {
+    for (const TensorInfo& tensor : given.tensors()) types.push_back(tensor.dtype);
+  }
+  if (!options.lossy) check_second_loss(given, types);
+  Metadata metadata = given.metadata();
+  const QuantRecipe* recipe = options.recipe != nullptr ? options.recipe : main_recipe(given.tensors());
+  if (recipe != nullptr && (options.recipe != nullptr || !metadata.has("general.file_type"))) {
+    metadata.set_u32("general.file_type", recipe->file_type);
+  }
+  metadata.set_u32("general.quantization_version", 2);
+  if (options.activation_bits < 8) {
+    metadata.set_u32("mneme.activation_bits", static_cast<uint32_t>(options.activation_bits));
+  }
+
+  ScalesByName scales;
+  Calibration calibration;
+  if (options.calibration != nullptr) calibration = *options.calibration;
+  if (options.awq) {
+    scales = awq_scales(given, types, calibration, [&](size_t, size_t) {
+      if (progress) progress(0, "scaling channels");
+    });
+    calibration = scaled(calibration, scales, given.tensors());
+  }
+  ScaledSource source(given, scales);
+  GptqEncoder gptq(calibration);
+  EncodeHooks hooks;
+  if (options.calibration != nullptr) {
+    hooks.importance = [&](const TensorInfo& tensor) { return importance_of(calibration, tensor); };
+  }
+  if (options.gptq) {
+    hooks.whole = [&](const TensorInfo& tensor, std::span<float> values, DType to, std::byte* out) {
+      return gptq.encode(tensor, values, to, out);
+    };
+  }
+  if (options.clipping != Clipping::kNone) {
+    hooks.prepare = [&](std::span<float> row, const float* importance, DType to) {
+      const float border = clip_border(options.clipping, row, importance, to);
+      for (float& v : row) v = v > border ? border : v < -border ? -border : v;
+    };
+  }
+  return transcode(source, types, metadata, path, ledger, progress, hooks);
+}
+
+}  // namespace mneme
