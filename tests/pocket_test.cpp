@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
+#include <fstream>
 
 #include "program.h"
+#include "weights/gguf_test_bytes.h"
 
 namespace mneme {
 namespace {
@@ -53,6 +56,50 @@ TEST(Pocket, AFactToldInTheChatIsRememberedOverAStory) {
   EXPECT_TRUE(chat.wait_for("Brenko")) << chat.screen();
   chat.type("/quit\n");
   EXPECT_EQ(chat.wait_end(), 0) << chat.screen();
+}
+
+/// Two bits, the adapter that the difference starts, and the program between them: with it the logits are nearer to
+/// those of the model that was quantised; twice half of it is the whole; and it goes with its own base alone.
+TEST(Pocket, AnAdapterBringsTwoBitsNearerToTheModel) {
+  const TestFolder folder;
+  const std::string base = folder.file("int2.gguf"), adapter = folder.file("lrec.gguf"), run = folder.file("run");
+  ASSERT_TRUE(mneme_run({"quantize", pocket(), base, "-f", "Q2_K", "--pure", "--requantize"}).ok());
+  std::ofstream(folder.file("lrec.toml")) << "[run]\nmicro_batch_tokens = 128\n"
+                                          << "[model]\nbase = \"" << base << "\"\ncontext = 128\n"
+                                          << "[adapter]\nrank = 32\ntargets = [\"all\"]\nstart = \"svd\"\n"
+                                          << "teacher = \"" << pocket() << "\"\n"
+                                          << "[data]\ntext = [\"" << MNEME_SOURCE_DIR << "/docs/training.md\", \""
+                                          << MNEME_SOURCE_DIR << "/docs/architecture.md\"]\n"
+                                          << "[optimizer]\nrate = 1e-5\nsteps = 1\n[eval]\nevery_steps = 0\n"
+                                          << "[[stage]]\nuntil_step = 1\nsequence_tokens = 128\nbatch_tokens = 128\n";
+  const Outcome training = mneme_run({"train", folder.file("lrec.toml"), "--out", run, "--memory", "200M"});
+  ASSERT_TRUE(training.ok()) << training.err;
+  const Outcome exported = mneme_run({"train", "export", run, "--out", adapter});
+  ASSERT_TRUE(exported.ok()) << exported.err;
+
+  const auto logits = [&](const std::string& model, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"logits", model,           "--tokens", "1 300 400 500 600 700 800",
+                                       "--out",  folder.file("l")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = mneme_run(arguments);
+    EXPECT_TRUE(outcome.ok()) << outcome.err;
+    return read_floats(folder.file("l"));
+  };
+  const std::vector<float> exact = logits(pocket(), {}), plain = logits(base, {});
+  const std::vector<float> repaired = logits(base, {"--adapter", adapter});
+  const auto distance = [](const std::vector<float>& a, const std::vector<float>& b) {
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+    return std::sqrt(sum);
+  };
+  EXPECT_LT(distance(repaired, exact), 0.93 * distance(plain, exact));
+  const auto halves = logits(base, {"--adapter", adapter + ":0.5", "--adapter", adapter + ":0.5"});
+  // Sums in another order round some inputs of the next layers to other codes, which two bits amplify.
+  EXPECT_LT(distance(halves, repaired), 0.15 * distance(plain, repaired));
+  EXPECT_THAT(mneme_run({"logits", pocket(), "--tokens", "1", "--out", folder.file("l"), "--adapter", adapter}).error(),
+              HasSubstr("whose rounding it corrects"));
+  const Outcome plan = mneme_run({"plan", base, "--adapter", adapter, "--json"});
+  EXPECT_THAT(plan.out, HasSubstr("1 adapter"));
 }
 
 }  // namespace

@@ -60,22 +60,22 @@ class FeedForward : public ChannelMixer {
     const Workspace::Scope scope(workspace);
     float* const rows = workspace.floats(n_tokens * hidden_ * (gated() ? 2 : 1));
     if (w_.gate_up) {  // rows gate | up
-      w_.gate_up.apply(workspace.input(), rows, 2 * hidden_);
+      w_.gate_up.apply(workspace, rows, 2 * hidden_);
       multiply_by_gate(rows, rows + hidden_, 2 * hidden_, n_tokens);
       for (size_t t = 1; t < n_tokens; ++t) std::copy_n(rows + t * 2 * hidden_, hidden_, rows + t * hidden_);
     } else if (w_.gate) {  // all gates, then all ups
       float* const up = rows + n_tokens * hidden_;
-      const kernels::MatmulTask tasks[] = {w_.gate.into(rows, hidden_), w_.up.into(up, hidden_)};
-      kernels::matmul(tasks, workspace.input());
+      const LinearOutput outputs[] = {{w_.gate, rows, hidden_}, {w_.up, up, hidden_}};
+      apply_linears(outputs, workspace);
       multiply_by_gate(rows, up, hidden_, n_tokens);
     } else {
-      w_.up.apply(workspace.input(), rows, hidden_);
+      w_.up.apply(workspace, rows, hidden_);
       parallel_for(n_tokens * hidden_, 4096, [&](size_t begin, size_t end) {
         gelu_through_f16(rows + begin, end - begin, rows + begin);
       });
     }
     workspace.input().set(rows, n_tokens, hidden_);
-    w_.down.apply(workspace.input(), y, w_.down.outputs());
+    w_.down.apply(workspace, y, w_.down.outputs());
   }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,16 @@
 
 namespace mneme {
 
+class Workspace;
+
+/// What adapters add to a product: y += B (A x), with every scale inside B.
+struct LowRank {
+  kernels::Matrix a;                    ///< [rank, columns], f32; rank 0: none.
+  const float* b_transposed = nullptr;  ///< [rank, rows]
+
+  size_t rank() const { return a.rows; }
+};
+
 /// One stored weight matrix [rows = outputs, columns = inputs] and the form in which products read it. Immutable after
 /// loading and shared by all sequences.
 struct WeightMatrix {
@@ -19,10 +30,11 @@ struct WeightMatrix {
   TensorView stored;                    ///< As in the file.
   kernels::Matrix active;               ///< What products read: `stored`, or a packed copy that ModelWeights owns.
   const MappedFile* mapping = nullptr;  ///< The file that `stored` lies in; null when it is in owned memory.
+  LowRank low_rank;                     ///< Of the adapters that run with the model; model/adapters.h owns it.
 
   /// Bytes of the packed copy, or 0 when the processor gains nothing from one.
   uint64_t packed_bytes() const { return kernels::packed_bytes(stored.dtype, rows(), columns()); }
-  bool is_packed() const { return active.layout == kernels::Layout::kPacked; }
+  bool is_packed() const { return active.layout != kernels::Layout::kPlain; }
   /// Bytes that a product reads: the packed copy if `pack` and the processor wants one, else the stored form.
   uint64_t product_bytes(bool pack) const;
   /// Gives the pages of the stored bytes [offset, offset + length) back, when they belong to a file.
@@ -31,18 +43,30 @@ struct WeightMatrix {
   size_t columns() const { return static_cast<size_t>(stored.columns()); }
 };
 
-/// y = W x + bias.
+/// y = W x + bias + what adapters add.
 struct Linear {
   const WeightMatrix* weight = nullptr;
   const float* bias = nullptr;  ///< [rows] or null.
 
   explicit operator bool() const { return weight != nullptr; }
   size_t outputs() const { return weight->rows(); }
-  /// y[t * y_stride + r] for all tokens of x.
-  void apply(kernels::MatmulInput& x, float* y, size_t y_stride) const;
-  /// The same as a task, to run together with others that read the same input.
-  kernels::MatmulTask into(float* y, size_t y_stride) const { return {weight->active, bias, y, y_stride}; }
+  /// y[t * y_stride + r] for all tokens of the workspace's input.
+  void apply(Workspace& workspace, float* y, size_t y_stride) const;
 };
+
+/// A linear layer and where its result goes: y[t * y_stride + r].
+struct LinearOutput {
+  const Linear& layer;
+  float* y;
+  size_t y_stride;
+};
+
+/// Most layers of one apply_linears().
+constexpr size_t kMostLinears = 4;
+
+/// Several layers that read the workspace's input, in one parallel loop, then their adapters. Takes workspace for
+/// n_tokens floats for each rank of an adapter.
+void apply_linears(std::span<const LinearOutput> outputs, Workspace& workspace);
 
 /// RMSNorm (arXiv 1910.07467) or LayerNorm (arXiv 1607.06450) over the last dimension.
 struct Norm {

@@ -28,7 +28,7 @@ class Mixture : public ChannelMixer {
     float* const router = workspace.floats(n_tokens * w_.experts.size());
     float* const gathered = workspace.floats(n_tokens * width_);
     float* const produced = workspace.floats(n_tokens * width_);
-    w_.router.apply(workspace.input(), router, w_.experts.size());
+    w_.router.apply(workspace, router, w_.experts.size());
 
     std::vector<std::vector<std::pair<size_t, float>>> assigned(w_.experts.size());  // token, weight
     for (size_t t = 0; t < n_tokens; ++t) route(router + t * w_.experts.size(), t, assigned);

@@ -28,8 +28,12 @@ struct Array {
 std::vector<Array> arrays_of(const ParameterSet<float>& parameters, Optimizer* optimizer) {
   std::vector<Array> arrays;
   for (const auto& parameter : parameters.all()) {
-    arrays.push_back({"weight." + parameter.name,
-                      {reinterpret_cast<std::byte*>(parameter.value), parameter.size() * sizeof(float)}});
+    if (parameter.frozen) continue;
+    const std::span<std::byte> bytes =
+        parameter.stored != nullptr
+            ? std::span(parameter.stored, parameter.packed.bytes())
+            : std::span(reinterpret_cast<std::byte*>(parameter.value), parameter.size() * sizeof(float));
+    arrays.push_back({"weight." + parameter.name, bytes});
   }
   if (optimizer != nullptr) {
     for (StateView& view : optimizer->state()) arrays.push_back({"state." + view.name, view.bytes});

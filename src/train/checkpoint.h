@@ -9,8 +9,8 @@
 #include "train/optim/optimizer.h"
 #include "train/tape/parameter.h"
 
-/// Checkpoints of a training run: parameters, optimiser state and counters in one file, each array with an XXH64 checksum,
-/// written completely or not at all. docs/formats/checkpoint.md has the byte layout.
+/// Checkpoints of a training run: parameters that are not frozen, optimiser state and counters in one file, each array
+/// with an XXH64 checksum, written completely or not at all. docs/formats/checkpoint.md has the byte layout.
 namespace mneme::train {
 
 /// Counters that belong to a checkpoint.

@@ -5,11 +5,18 @@
 #include "base/error.h"
 #include "train/data/chat_encoder.h"
 #include "weights/gguf_writer.h"
+#include "weights/quantize.h"
 
 namespace mneme::train {
 namespace {
 
-uint32_t file_type_of(DType dtype) {
+/// general.file_type: that of most weights.
+uint32_t file_type_of(DType dtype, const WeightRounding& rounding) {
+  if (rounding) {
+    for (const QuantRecipe& recipe : quant_recipes()) {
+      if (recipe.base == rounding.dtype) return recipe.file_type;
+    }
+  }
   switch (dtype) {
     case DType::kF32: return 0;
     case DType::kF16: return 1;
@@ -26,7 +33,7 @@ Metadata metadata_of(const std::string& name, const LlamaModel<float>& model, DT
   const auto number = [&](const char* key, size_t value) { metadata.set_u32(key, static_cast<uint32_t>(value)); };
   metadata.set_string("general.architecture", "llama");
   metadata.set_string("general.name", name);
-  number("general.file_type", file_type_of(dtype));
+  number("general.file_type", file_type_of(dtype, model.weight_rounding()));
   number("llama.vocab_size", sizes.vocabulary);
   number("llama.context_length", sizes.context);
   number("llama.embedding_length", sizes.width);
@@ -69,25 +76,47 @@ void add_vocabulary(const TrainTokenizer& tokenizer, Metadata& metadata) {
   metadata.set_string("tokenizer.chat_template", chat_template());
 }
 
+/// The values of a matrix that are encoded: rounded as in training, where encoding doesn't do that by itself.
+std::vector<float> exported_values(const Parameter<float>& parameter, const WeightRounding& rounding) {
+  std::vector<float> values(parameter.size());
+  for (size_t i = 0; i < parameter.rows; ++i) copy_row(parameter, i, values.data() + i * parameter.columns);
+  if (rounding.kind != WeightRounding::Kind::kTernary && rounding.kind != WeightRounding::Kind::kFloat) return values;
+  std::vector<float> rounded(values.size());
+  rounding.apply(values.data(), parameter.rows, parameter.columns, rounded.data());
+  return rounded;
+}
+
+bool is_linear(const Parameter<float>& parameter) {
+  return parameter.role == Role::kAttention || parameter.role == Role::kFeedForward;
+}
+
 }  // namespace
 
 void export_gguf(const std::string& path, const std::string& name, LlamaModel<float>& model,
-                 const TrainTokenizer& tokenizer, DType dtype) {
+                 const TrainTokenizer& tokenizer, DType dtype, const ModelFile* base) {
   if (tokenizer.size() != model.sizes().vocabulary) {
     fail(ErrorCode::kInvalidArgument, "[export] expected a vocabulary of {} pieces, found {}", model.sizes().vocabulary,
          tokenizer.size());
   }
   Metadata metadata = metadata_of(name, model, dtype);
-  add_vocabulary(tokenizer, metadata);
+  if (base == nullptr) {
+    add_vocabulary(tokenizer, metadata);
+  } else {
+    for (const Metadata::Entry& entry : base->metadata().entries()) {
+      if (entry.key.starts_with("tokenizer.")) metadata.set(entry.key, entry.value);
+    }
+  }
+  const WeightRounding& rounding = model.weight_rounding();
   std::vector<TensorInfo> infos;
   for (const Parameter<float>& parameter : model.parameters().all()) {
     const bool matrix = parameter.is_matrix();
-    const size_t block = dtype_info(dtype).block_elements;
+    const DType type = rounding && is_linear(parameter) ? rounding.dtype : dtype;
+    const size_t block = dtype_info(type).block_elements;
     if (matrix && parameter.columns % block != 0) {
       fail(ErrorCode::kUnsupported, "[export] expected rows of a multiple of {} for {}, found {} in {}", block,
-           dtype_info(dtype).name, parameter.columns, parameter.name);
+           dtype_info(type).name, parameter.columns, parameter.name);
     }
-    infos.push_back({parameter.name, matrix ? dtype : DType::kF32,
+    infos.push_back({parameter.name, matrix ? type : DType::kF32,
                      matrix ? Shape{parameter.rows, parameter.columns} : Shape{parameter.columns}});
   }
   GgufWriter writer(path, metadata, infos);
@@ -96,8 +125,9 @@ void export_gguf(const std::string& path, const std::string& name, LlamaModel<fl
   for (const Parameter<float>& parameter : model.parameters().all()) {
     const DTypeInfo& type = dtype_info(infos[index++].dtype);
     row.resize(row_bytes(type.dtype, parameter.columns));
+    const std::vector<float> values = exported_values(parameter, is_linear(parameter) ? rounding : WeightRounding{});
     for (size_t i = 0; i < parameter.rows; ++i) {
-      type.encode(parameter.value + i * parameter.columns, nullptr, row.data(), parameter.columns);
+      type.encode(values.data() + i * parameter.columns, nullptr, row.data(), parameter.columns);
       writer.write(row);
     }
   }

@@ -10,8 +10,9 @@ FinishedRun load_run(Ledger& ledger, const std::string& directory) {
   const std::string recipe = directory + "/recipe.toml";
   run.recipe = parse_recipe(read_text_file(recipe, uint64_t{16} << 20), recipe);
   run.tokenizer = std::make_unique<TrainTokenizer>(read_text_file(directory + "/tokenizer.model"));
+  std::unique_ptr<ModelFile> base = open_base(run.recipe);
   run.recipe.model.vocabulary = run.tokenizer->size();
-  run.model = std::make_unique<LlamaModel<float>>(ledger, run.recipe.model, run.recipe.gemm, run.recipe.rounding);
+  static_cast<RunModel&>(run) = build_model(ledger, std::move(base), run.recipe);
   const auto checkpoints = list_checkpoints(directory);
   if (checkpoints.empty()) fail(ErrorCode::kNotFound, "[run] expected a checkpoint in {}, found none", directory);
   for (size_t i = 0;; ++i) {

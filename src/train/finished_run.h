@@ -7,14 +7,14 @@
 #include "train/data/tokenizer_trainer.h"
 #include "train/llama.h"
 #include "train/recipe.h"
+#include "train/run_model.h"
 
 namespace mneme::train {
 
 /// What a run directory holds, without optimiser state: for export and evaluation.
-struct FinishedRun {
+struct FinishedRun : RunModel {
   Recipe recipe;
   std::unique_ptr<TrainTokenizer> tokenizer;
-  std::unique_ptr<LlamaModel<float>> model;
   Progression progression;
 };
 

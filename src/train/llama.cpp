@@ -1,6 +1,8 @@
 #include "train/llama.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "base/philox.h"
@@ -21,8 +23,8 @@ void LlamaSizes::check() const {
 }
 
 template <typename T>
-LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat format, const OperandRounding& rounding)
-    : sizes_(sizes), format_(format), rounding_(rounding) {
+LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, const LlamaOptions& options)
+    : sizes_(sizes), format_(options.format), rounding_(options.rounding), weight_rounding_(options.weight_rounding) {
   sizes.check();
   rope_ = std::make_shared<const RopeTable<T>>(sizes.context, sizes.head_dim(), sizes.rope_base);
   Parameter<T>& embedding = parameters_.add("token_embd.weight", Role::kEmbedding, sizes.vocabulary, sizes.width);
@@ -38,8 +40,99 @@ LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat fo
   program_.template add<RmsNorm<T>>({x}, {final_hidden_}, &norm, static_cast<T>(sizes.norm_eps));
   Parameter<T>* head = &embedding;
   if (!sizes.tied_head) head = &parameters_.add("output.weight", Role::kHead, sizes.vocabulary, sizes.width);
-  loss_ = &program_.template add<CrossEntropy<T>>({final_hidden_}, {}, head, format);
-  parameters_.allocate(ledger);
+  loss_ = &program_.template add<CrossEntropy<T>>({final_hidden_}, {}, head, options.format);
+  if (options.base != nullptr) freeze(ledger, *options.base);
+  if (options.plan_only && options.adapter != nullptr) {
+    for (Parameter<T>& parameter : parameters_.all()) parameter.frozen = true;
+  }
+  add_adapters(options);
+  if (options.plan_only) return;
+  parameters_.allocate(ledger, options.bf16_weights);
+  load_frozen(options);
+}
+
+template <typename T>
+void LlamaModel<T>::freeze(Ledger& ledger, const ModelFile& base) {
+  for (Parameter<T>& parameter : parameters_.all()) {
+    const TensorView& stored = tensor_of(base, parameter);
+    parameter.frozen = true;
+    if (!parameter.is_matrix()) continue;
+    parameter.packed = stored;
+    packed_.push_back(ledger.reserve(Tag::kWeights, stored.bytes(), parameter.name));
+  }
+}
+
+template <typename T>
+void LlamaModel<T>::add_term(const Place& place, const std::string& name, size_t rank, T scale, bool frozen) {
+  Parameter<T>& a = parameters_.add(name + ".lora_a", Role::kAdapter, rank, place.weight->columns);
+  Parameter<T>& b = parameters_.add(name + ".lora_b", Role::kAdapter, place.weight->rows, rank);
+  a.frozen = b.frozen = frozen;
+  const LowRank<T> term{&a, &b, scale};
+  place.op->add_low_rank(place.index, term);
+  terms_.push_back({place.weight, term});
+}
+
+template <typename T>
+void LlamaModel<T>::add_adapters(const LlamaOptions& options) {
+  const auto place_of = [&](const std::string& name) {
+    return std::find_if(places_.begin(), places_.end(), [&](const Place& p) { return p.weight->name == name; });
+  };
+  for (size_t i = 0; i < options.below.size(); ++i) {
+    for (const AdapterFile::Pair& pair : options.below[i]->pairs()) {
+      const auto place = place_of(pair.target);
+      if (place == places_.end()) {
+        fail(ErrorCode::kUnsupported, "[adapter] {}: expected matrices of linear layers, found {}",
+             options.below[i]->path(), pair.target);
+      }
+      add_term(*place, fmt::format("below.{}.{}", i, pair.target), pair.rank(), static_cast<T>(pair.scale), true);
+    }
+  }
+  if (options.adapter == nullptr) return;
+  const AdapterOptions& adapter = *options.adapter;
+  const auto scale = static_cast<T>(adapter.alpha) / static_cast<T>(adapter.rank);
+  for (const Place& place : places_) {
+    if (!adapter.targets_layer(place.weight->name)) continue;
+    if (adapter.rank > std::min(place.weight->rows, place.weight->columns)) {
+      fail(ErrorCode::kInvalidArgument, "[adapter] expected a rank of at most {} for {}, found {}",
+           std::min(place.weight->rows, place.weight->columns), place.weight->name, adapter.rank);
+    }
+    add_term(place, place.weight->name, adapter.rank, scale, false);
+  }
+}
+
+template <typename T>
+void LlamaModel<T>::load_frozen(const LlamaOptions& options) {
+  const auto take = [](const std::vector<float>& values, T* out) { std::copy(values.begin(), values.end(), out); };
+  std::vector<float> values;
+  for (Parameter<T>& parameter : parameters_.all()) {
+    if (!parameter.frozen || parameter.is_packed() || parameter.role == Role::kAdapter) continue;
+    values.resize(parameter.size());
+    decode_row(tensor_of(*options.base, parameter), 0, values.data());
+    take(values, parameter.value);
+  }
+  size_t i = 0;
+  for (const AdapterFile* file : options.below) {
+    for (const AdapterFile::Pair& pair : file->pairs()) {
+      const LowRank<T>& term = terms_[i++].low_rank;
+      for (const auto& [parameter, factor] : {std::pair(term.a, &pair.a), std::pair(term.b, &pair.b)}) {
+        values.resize(parameter->size());
+        file->decode(*factor, values.data());
+        take(values, parameter->value);
+      }
+    }
+  }
+}
+
+template <typename T>
+void LlamaModel<T>::add_linear(ValueId x, std::vector<ValueId> y, std::vector<Parameter<T>*> weights) {
+  Linear<T>& op = program_.template add<Linear<T>>({x}, std::move(y), weights, format_, rounding_, weight_rounding_);
+  for (const Parameter<T>* weight : weights) {
+    if (weight->columns % weight_rounding_.row_multiple() != 0) {
+      fail(ErrorCode::kInvalidArgument, "[quantization] expected rows of a multiple of {} for {}, found {} in {}",
+           weight_rounding_.row_multiple(), weight_rounding_.name(), weight->columns, weight->name);
+    }
+  }
+  for (size_t i = 0; i < weights.size(); ++i) places_.push_back({weights[i], &op, i});
 }
 
 template <typename T>
@@ -52,13 +145,11 @@ ValueId LlamaModel<T>::add_layer(size_t index, ValueId x) {
   const auto value = [&](const char* name, size_t columns) {
     return program_.value(fmt::format("{}.{}", index, name), columns);
   };
-  using List = std::vector<Parameter<T>*>;
-
   const ValueId normed = value("attn_norm", d), q = value("q", d), k = value("k", kv), v = value("v", kv);
   program_.template add<RmsNorm<T>>({x}, {normed}, weight("attn_norm", Role::kNorm, 1, d), eps);
-  const List qkv{weight("attn_q", Role::kAttention, d, d), weight("attn_k", Role::kAttention, kv, d),
-                 weight("attn_v", Role::kAttention, kv, d)};
-  program_.template add<Linear<T>>({normed}, {q, k, v}, qkv, format_, rounding_);
+  Parameter<T>* const wq = weight("attn_q", Role::kAttention, d, d);
+  Parameter<T>* const wk = weight("attn_k", Role::kAttention, kv, d);
+  add_linear(normed, {q, k, v}, {wq, wk, weight("attn_v", Role::kAttention, kv, d)});
   const ValueId q_rotated = value("q_rotated", d), k_rotated = value("k_rotated", kv);
   program_.template add<Rope<T>>({q}, {q_rotated}, rope_, sizes_.n_heads);
   program_.template add<Rope<T>>({k}, {k_rotated}, rope_, sizes_.n_kv_heads);
@@ -66,18 +157,16 @@ ValueId LlamaModel<T>::add_layer(size_t index, ValueId x) {
   program_.template add<Attention<T>>({q_rotated, k_rotated, v}, {attended, lse}, sizes_.n_heads, sizes_.n_kv_heads,
                                       sizes_.head_dim());
   const ValueId projected = value("attn_output", d), middle = value("middle", d);
-  program_.template add<Linear<T>>({attended}, {projected}, List{weight("attn_output", Role::kAttention, d, d)},
-                                   format_, rounding_);
+  add_linear(attended, {projected}, {weight("attn_output", Role::kAttention, d, d)});
   program_.template add<Add<T>>({x, projected}, {middle}, d);
 
   const ValueId ffn_normed = value("ffn_norm", d), gate = value("gate", f), up = value("up", f), product = value("product", f);
   program_.template add<RmsNorm<T>>({middle}, {ffn_normed}, weight("ffn_norm", Role::kNorm, 1, d), eps);
-  const List gate_up{weight("ffn_gate", Role::kFeedForward, f, d), weight("ffn_up", Role::kFeedForward, f, d)};
-  program_.template add<Linear<T>>({ffn_normed}, {gate, up}, gate_up, format_, rounding_);
+  Parameter<T>* const w_gate = weight("ffn_gate", Role::kFeedForward, f, d);
+  add_linear(ffn_normed, {gate, up}, {w_gate, weight("ffn_up", Role::kFeedForward, f, d)});
   program_.template add<SwiGlu<T>>({gate, up}, {product}, f);
   const ValueId down = value("down", d), result = value("output", d);
-  program_.template add<Linear<T>>({product}, {down}, List{weight("ffn_down", Role::kFeedForward, d, f)}, format_,
-                                   rounding_);
+  add_linear(product, {down}, {weight("ffn_down", Role::kFeedForward, d, f)});
   program_.template add<Add<T>>({middle, down}, {result}, d);
   return result;
 }
@@ -88,13 +177,22 @@ void LlamaModel<T>::initialise(uint64_t seed) {
   const double residual = 1.0 / std::sqrt(2.0 * static_cast<double>(sizes_.n_layers));
   for (Parameter<T>& parameter : parameters_.all()) {
     PhiloxStream random(seed, ++stream);
+    if (parameter.frozen) continue;
     const bool into_residual =
         parameter.name.find("attn_output") != std::string::npos || parameter.name.find("ffn_down") != std::string::npos;
     const double deviation = 0.02 * (into_residual ? residual : 1.0);
-    for (size_t i = 0; i < parameter.size(); ++i) {
-      parameter.value[i] = parameter.role == Role::kNorm
-                               ? T{1}
-                               : static_cast<T>(deviation * static_cast<double>(random.next_normal()));
+    const double bound =
+        parameter.name.ends_with(".lora_a") ? 1 / std::sqrt(static_cast<double>(parameter.columns)) : 0;
+    const auto draw = [&] {
+      if (parameter.role == Role::kNorm) return T{1};
+      if (parameter.role == Role::kAdapter)
+        return static_cast<T>(bound * (2.0 * static_cast<double>(random.next_float()) - 1.0));
+      return static_cast<T>(deviation * static_cast<double>(random.next_normal()));
+    };
+    std::vector<T> row(parameter.columns);
+    for (size_t i = 0; i < parameter.rows; ++i) {
+      std::generate(row.begin(), row.end(), draw);
+      set_row(parameter, i, row.data());
     }
   }
 }
@@ -103,6 +201,24 @@ template <typename T>
 std::vector<Parameter<T>*> LlamaModel<T>::parameter_list() {
   std::vector<Parameter<T>*> list;
   for (Parameter<T>& parameter : parameters_.all()) list.push_back(&parameter);
+  return list;
+}
+
+template <typename T>
+std::vector<Parameter<T>*> LlamaModel<T>::trained_list() {
+  std::vector<Parameter<T>*> list;
+  for (Parameter<T>& parameter : parameters_.all()) {
+    if (!parameter.frozen) list.push_back(&parameter);
+  }
+  return list;
+}
+
+template <typename T>
+std::vector<LowRank<T>> LlamaModel<T>::low_rank_of(const Parameter<T>& weight) const {
+  std::vector<LowRank<T>> list;
+  for (const Term& term : terms_) {
+    if (term.weight == &weight) list.push_back(term.low_rank);
+  }
   return list;
 }
 

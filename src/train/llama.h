@@ -3,11 +3,15 @@
 #include <memory>
 #include <vector>
 
+#include "budget/ledger.h"
+#include "train/adapter.h"
 #include "train/ops/attention.h"
 #include "train/ops/cross_entropy.h"
 #include "train/ops/linear.h"
 #include "train/ops/row_ops.h"
 #include "train/tape/program.h"
+#include "weights/adapter_file.h"
+#include "weights/model_file.h"
 
 namespace mneme::train {
 
@@ -22,39 +26,87 @@ struct LlamaSizes {
   void check() const;
 };
 
+/// What a trainable llama is made of beside its sizes.
+struct LlamaOptions {
+  GemmFormat format = GemmFormat::kFull;
+  OperandRounding rounding;        ///< Of the linear layers of the blocks; embedding, scores and head stay as they are.
+  WeightRounding weight_rounding;  ///< Likewise.
+  bool bf16_weights = false;       ///< Trained matrices are stored in bfloat16 and multiplied in f32 (bf16_weights.h).
+  const ModelFile* base = nullptr;  ///< All its weights are frozen, its matrices stay as stored. Outlives the model.
+  std::vector<const AdapterFile*> below;    ///< Frozen adapters of the base.
+  const AdapterOptions* adapter = nullptr;  ///< The adapter that is trained; null: everything but a base is.
+  /// Parameters get no memory and the program can't run; an adapter then needs no base. For planned_memory().
+  bool plan_only = false;
+};
+
 /// A trainable llama: its parameters, with GGUF tensor names, and the program of one step.
 template <typename T>
 class LlamaModel {
  public:
-  /// Takes memory for parameters and gradients from `ledger`.
-  /// `rounding` is of the linear layers of the blocks; embedding, attention scores and head keep their precision.
-  LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat format, const OperandRounding& rounding = {});
+  /// Takes memory for parameters from `ledger`; a base's stored matrices count as weights too. Throws Error when base
+  /// or adapters don't fit the sizes.
+  LlamaModel(Ledger& ledger, const LlamaSizes& sizes, const LlamaOptions& options);
+  LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat format)
+      : LlamaModel(ledger, sizes, LlamaOptions{format, {}, {}, false, nullptr, {}, nullptr, false}) {}
   LlamaModel(const LlamaModel&) = delete;
   LlamaModel& operator=(const LlamaModel&) = delete;
 
-  /// Normal weights of standard deviation 0.02, output projections scaled by 1 / sqrt(2 * layers); a function of the seed.
+  /// Normal weights of standard deviation 0.02, output projections scaled by 1 / sqrt(2 * layers); adapters as
+  /// AdapterOptions::Start::kZero; nothing that is frozen. A function of the seed.
   void initialise(uint64_t seed);
 
   const LlamaSizes& sizes() const { return sizes_; }
+  const WeightRounding& weight_rounding() const { return weight_rounding_; }
   ParameterSet<T>& parameters() { return parameters_; }
   Program<T>& program() { return program_; }
+  /// All parameters: what executors number.
   std::vector<Parameter<T>*> parameter_list();
+  /// Those that are not frozen: what optimisers update.
+  std::vector<Parameter<T>*> trained_list();
+  /// Adapters of a matrix, frozen ones first.
+  std::vector<LowRank<T>> low_rank_of(const Parameter<T>& weight) const;
   CrossEntropy<T>& loss() { return *loss_; }
   /// Output of the last norm, the input of the head.
   ValueId final_hidden() const { return final_hidden_; }
 
  private:
+  /// A matrix and the op that multiplies with it.
+  struct Place {
+    Parameter<T>* weight;
+    Linear<T>* op;
+    size_t index;
+  };
+  struct Term {
+    const Parameter<T>* weight;
+    LowRank<T> low_rank;
+  };
+
   ValueId add_layer(size_t index, ValueId x);
+  void add_linear(ValueId x, std::vector<ValueId> y, std::vector<Parameter<T>*> weights);
+  /// Points the parameters at the base; vectors are decoded by load_frozen().
+  void freeze(Ledger& ledger, const ModelFile& base);
+  void add_term(const Place& place, const std::string& name, size_t rank, T scale, bool frozen);
+  void add_adapters(const LlamaOptions& options);
+  /// Values of frozen parameters that are not packed.
+  void load_frozen(const LlamaOptions& options);
 
   LlamaSizes sizes_;
   GemmFormat format_;
   OperandRounding rounding_;
+  WeightRounding weight_rounding_;
   ParameterSet<T> parameters_;
+  std::vector<Place> places_;
+  std::vector<Term> terms_;
+  std::vector<Reservation> packed_;
   std::shared_ptr<const RopeTable<T>> rope_;
   Program<T> program_;
   CrossEntropy<T>* loss_ = nullptr;
   ValueId final_hidden_ = 0;
 };
+
+/// The tensor of `file` for a parameter. Throws Error when it is missing or has another shape.
+template <typename T>
+const TensorView& tensor_of(const ModelFile& file, const Parameter<T>& parameter);
 
 extern template class LlamaModel<float>;
 extern template class LlamaModel<double>;

@@ -134,7 +134,10 @@ struct RoundedStep {
 
   explicit RoundedStep(uint32_t operands) {
     Ledger ledger;
-    LlamaModel<float> model(ledger, tiny_sizes(), GemmFormat::kBf16, {{2, 1}, 16, operands});
+    LlamaOptions options;
+    options.format = GemmFormat::kBf16;
+    options.rounding = {{2, 1}, 16, operands};
+    LlamaModel<float> model(ledger, tiny_sizes(), options);
     model.initialise(5);
     Executor<float> executor(ledger, model.program(), model.parameter_list());
     model.parameters().start_step();

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "base/error.h"
+#include "tensor/weight_format.h"
 #include "train/sampler.h"
 #include "weights/model_file.h"
 
@@ -35,15 +37,34 @@ LlamaSizes llama_sizes_of(const ModelFile& file) {
   return sizes;
 }
 
+template <typename T>
+const TensorView& tensor_of(const ModelFile& file, const Parameter<T>& parameter) {
+  const NamedTensor* tensor = file.find(parameter.name);
+  if (tensor == nullptr) {
+    fail(ErrorCode::kNotFound, "[load] {}: expected tensor {}, found none", file.path(), parameter.name);
+  }
+  if (tensor->view.columns() != parameter.columns || tensor->view.rows() != parameter.rows) {
+    fail(ErrorCode::kCorruptData, "[load] {}: expected {} of [{}, {}], found {}", file.path(), parameter.name,
+         parameter.rows, parameter.columns, tensor->view.shape.to_string());
+  }
+  if (!can_decode(tensor->view.dtype)) {
+    fail(ErrorCode::kUnsupported, "[load] {}: expected {} in a readable type, found {}", file.path(), parameter.name,
+         dtype_info(tensor->view.dtype).name);
+  }
+  return tensor->view;
+}
+
+template const TensorView& tensor_of(const ModelFile&, const Parameter<float>&);
+template const TensorView& tensor_of(const ModelFile&, const Parameter<double>&);
+
 void load_weights(const ModelFile& file, LlamaModel<float>& model) {
   for (Parameter<float>& parameter : model.parameters().all()) {
-    const NamedTensor* tensor = file.find(parameter.name);
-    if (tensor == nullptr) fail(ErrorCode::kNotFound, "[load] {}: expected tensor {}, found none", file.path(), parameter.name);
-    if (tensor->view.columns() != parameter.columns || tensor->view.rows() != parameter.rows) {
-      fail(ErrorCode::kCorruptData, "[load] {}: expected {} of [{}, {}], found {}", file.path(), parameter.name,
-           parameter.rows, parameter.columns, tensor->view.shape.to_string());
+    const TensorView& stored = tensor_of(file, parameter);
+    std::vector<float> row(parameter.columns);
+    for (size_t i = 0; i < parameter.rows; ++i) {
+      decode_row(stored, i, row.data());
+      set_row(parameter, i, row.data());
     }
-    for (size_t row = 0; row < parameter.rows; ++row) decode_row(tensor->view, row, parameter.value + row * parameter.columns);
   }
 }
 

@@ -151,6 +151,16 @@ double measure_text_loss(Executor<float>& executor, LlamaModel<float>& model, co
   });
 }
 
+double measure_dialogue_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
+                             const TextSource& texts, size_t n_tokens, size_t batch_tokens, uint64_t seed) {
+  const DialogueMaker maker(texts, Split::kHeldOut);
+  LossWeights weights{};
+  weights.answer = weights.value = weights.chatter = 1;
+  weights.text = weights.user = 0;
+  return mean_loss(executor, model, n_tokens, batch_tokens, seed,
+                   [&](PhiloxStream& random) { return encode_dialogue(tokenizer, maker.make(random, {}), weights); });
+}
+
 double measure_chat_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
                          const ChatSource& chat, size_t n_tokens, size_t batch_tokens, uint64_t seed) {
   LossWeights weights{};

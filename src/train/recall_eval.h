@@ -28,6 +28,11 @@ RecallScore measure_recall(Executor<float>& executor, LlamaModel<float>& model, 
 double measure_text_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
                          const TextSource& texts, size_t n_tokens, size_t batch_tokens, uint64_t seed);
 
+/// Mean loss per token of what the assistant says in generated dialogues about held-out facts, in nats, over about
+/// n_tokens. Of two models this tells small differences that recall, which counts whole answers, doesn't show.
+double measure_dialogue_loss(Executor<float>& executor, LlamaModel<float>& model, const TrainTokenizer& tokenizer,
+                             const TextSource& texts, size_t n_tokens, size_t batch_tokens, uint64_t seed);
+
 /// Mean loss per token of the assistant's messages in held-out conversations, in nats, over about n_tokens of them.
 /// Conversations longer than the model's context are cut. Throws Error(kInvalidArgument) when none of them has an
 /// answer inside the context.

@@ -1,5 +1,7 @@
 #include "train/recipe.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -21,6 +23,18 @@ void read_run(Section s, Recipe& r) {
 }
 
 void read_model(Section s, Recipe& r) {
+  s.take("base", r.base);
+  s.take_choice("products", r.gemm, {{"f32", GemmFormat::kFull}, {"bf16", GemmFormat::kBf16}});
+  s.take_choice("weights", r.bf16_weights, {{"f32", false}, {"bf16", true}});
+  s.take("context", r.model.context, 16, kMostTokens);
+  if (!r.base.empty()) {
+    for (const char* key :
+         {"width", "layers", "heads", "kv_heads", "ffn_width", "rope_base", "norm_eps", "tied_head"}) {
+      s.refuse(key, "no sizes beside those of the base");
+    }
+    s.finish();
+    return;
+  }
   for (const char* key : {"width", "layers", "heads", "ffn_width", "context"}) s.require(key);
   s.take("width", r.model.width, 8, 65536);
   s.take("layers", r.model.n_layers, 1, 1024);
@@ -28,11 +42,9 @@ void read_model(Section s, Recipe& r) {
   r.model.n_kv_heads = r.model.n_heads;
   s.take("kv_heads", r.model.n_kv_heads, 1, 1024);
   s.take("ffn_width", r.model.ffn_width, 1, 1 << 20);
-  s.take("context", r.model.context, 16, kMostTokens);
   s.take("rope_base", r.model.rope_base, 1, 1e12);
   s.take("norm_eps", r.model.norm_eps, 0, 1);
   s.take("tied_head", r.model.tied_head);
-  s.take_choice("products", r.gemm, {{"f32", GemmFormat::kFull}, {"bf16", GemmFormat::kBf16}});
   s.finish();
 }
 
@@ -57,6 +69,7 @@ void read_precision(Section s, Recipe& r) {
   } catch (const Error& e) {
     s.complain("format", e.what());
   }
+  if (r.bf16_weights) s.complain("format", "expected model.weights = \"f32\" with it, found bf16");
   if (r.gemm != GemmFormat::kBf16) s.complain("format", "expected model.products = \"bf16\" with it, found f32");
   for (const std::string& name : operands) {
     const auto found =
@@ -70,7 +83,65 @@ void read_precision(Section s, Recipe& r) {
   }
 }
 
+void read_adapter(Section s, Recipe& r) {
+  using Start = AdapterOptions::Start;
+  AdapterOptions& a = r.adapter.emplace();
+  s.take("rank", a.rank, 1, 4096);
+  a.alpha = 2.0f * static_cast<float>(a.rank);
+  s.take("alpha", a.alpha, 1e-6, 1e6);
+  s.take_list("targets", a.targets);
+  s.take_choice("start", a.start, {{"zero", Start::kZero}, {"svd", Start::kSvd}});
+  s.take_list("below", a.below);
+  s.take("teacher", a.teacher);
+  s.take("kl_weight", a.kl_weight, 0, 1e6);
+  s.take("ce_weight", a.ce_weight, 0, 1e6);
+  s.finish();
+  for (const std::string& target : a.targets) {
+    constexpr std::string_view kTargets[] = {"all",         "attn_q",   "attn_k", "attn_v",
+                                             "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+    if (std::find(std::begin(kTargets), std::end(kTargets), target) == std::end(kTargets)) {
+      s.complain("targets", fmt::format("expected names among {}, found {}", fmt::join(kTargets, ", "), target));
+    }
+  }
+  if (r.bf16_weights) s.complain("rank", "expected no model.weights with an adapter, whose base is stored as it is");
+  if (r.base.empty()) s.complain("rank", "expected model.base with an adapter, found none");
+  if (r.rounding.operands != 0 || r.weight_rounding) {
+    s.complain("rank", "expected no precision or quantization with an adapter, whose base is stored as it is");
+  }
+  if (a.teacher.empty()) {
+    if (a.start == Start::kSvd) s.complain("start", "expected adapter.teacher with svd, found none");
+    if (s.has("kl_weight") || s.has("ce_weight"))
+      s.complain("kl_weight", "expected adapter.teacher with it, found none");
+  } else if (a.kl_weight + a.ce_weight <= 0) {
+    s.complain("kl_weight", "expected kl_weight or ce_weight above 0, found neither");
+  }
+}
+
+void read_quantization(Section s, Recipe& r) {
+  std::string weights;
+  s.require("weights");
+  s.take("weights", weights);
+  if (!weights.empty()) {
+    try {
+      r.weight_rounding = WeightRounding::parse(weights);
+    } catch (const Error& e) {
+      s.complain("weights", e.what());
+    }
+  }
+  if (r.weight_rounding.kind == WeightRounding::Kind::kFloat) {
+    s.take("block", r.weight_rounding.block, 1, 1e9);
+  } else {
+    s.refuse("block", "only with a small float such as E2M1");
+  }
+  s.finish();
+  if (r.bf16_weights) s.complain("weights", "expected model.weights = \"f32\" with it, found bf16");
+  if (r.rounding.operands != 0) s.complain("weights", "expected no [precision] with it, found one");
+}
+
 void read_tokenizer(Section s, Recipe& r) {
+  if (!r.base.empty()) {
+    for (const char* key : {"size", "sample_chars"}) s.refuse(key, "no vocabulary beside that of the base");
+  }
   s.take("size", r.vocabulary, 300, 1 << 20);
   s.take("sample_chars", r.tokenizer_sample_chars, 1000, 1e9);
   s.finish();
@@ -111,7 +182,7 @@ void read_stage(Section s, const Recipe& r, Recipe& out, Problems& problems) {
   s.take("filler_share", stage.filler_share, 0, 0.98);
   s.take("short_every", stage.short_every, 0, 1e6);
   s.finish();
-  if (stage.sequence_tokens > r.model.context) {
+  if (stage.sequence_tokens > r.model.context && r.model.context > 0) {
     problems.add(s.source(), "stage: expected sequence_tokens of at most the context {}, found {}", r.model.context,
                  stage.sequence_tokens);
   }
@@ -124,15 +195,26 @@ void read_stage(Section s, const Recipe& r, Recipe& out, Problems& problems) {
                  r.micro_batch_tokens, stage.batch_tokens);
   }
   if (r.optimizer.layerwise && stage.batch_tokens != r.micro_batch_tokens) {
-    problems.add(s.source(),
-                 "stage: expected batch_tokens equal to micro_batch_tokens {} with optimizer.layerwise, found {}",
-                 r.micro_batch_tokens, stage.batch_tokens);
+    const bool projects =
+        r.optimizer.kind == OptimizerKind::kGalore || r.optimizer.kind == OptimizerKind::kNaturalGalore;
+    if (!projects || r.clip_norm > 0) {
+      problems.add(s.source(),
+                   "stage: expected batch_tokens equal to micro_batch_tokens {} with optimizer.layerwise, or galore and "
+                   "a clip_norm of 0, found {}",
+                   r.micro_batch_tokens, stage.batch_tokens);
+    }
+    out.optimizer.galore.gather = true;
   }
   if (!out.stages.empty() && stage.until_step <= out.stages.back().until_step) {
     problems.add(s.source(), "stage: expected until_step above the {} of the stage before, found {}",
                  out.stages.back().until_step, stage.until_step);
   }
   out.stages.push_back(stage);
+}
+
+/// Sections that mean something by being there.
+bool is_optional(std::string_view section) {
+  return section == "adapter" || section == "quantization";
 }
 
 void check_whole(Recipe& r, const toml::table& root, Problems& problems) {
@@ -178,6 +260,8 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
   const std::pair<const char*, Reader> sections[] = {{"run", read_run},
                                                      {"model", read_model},
                                                      {"precision", read_precision},
+                                                     {"quantization", read_quantization},
+                                                     {"adapter", read_adapter},
                                                      {"tokenizer", read_tokenizer},
                                                      {"data", read_data},
                                                      {"optimizer", read_optimizer},
@@ -185,7 +269,7 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
   for (const auto& [name, read] : sections) {
     const toml::node* node = root.get(name);
     if (node == nullptr) {
-      read(Section(empty, name, problems), recipe);
+      if (!is_optional(name)) read(Section(empty, name, problems), recipe);
     } else if (const toml::table* table = node->as_table()) {
       read(Section(*table, name, problems), recipe);
     } else {

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "train/adapter.h"
 #include "train/data/mixture.h"
 #include "train/llama.h"
 #include "train/optim/optimizer_options.h"
@@ -17,9 +19,13 @@ struct Recipe {
   uint64_t seed = 1;
   size_t micro_batch_tokens = 4096;  ///< Tokens of one forward and backward; batches are cut into these.
 
-  LlamaSizes model;
+  std::string base;  ///< GGUF file whose weights the run starts from, with its sizes and vocabulary; or empty.
+  LlamaSizes model;  ///< With a base only `context` is set, 0 for that of the base; open_base() fills the rest.
   GemmFormat gemm = GemmFormat::kBf16;
   OperandRounding rounding;
+  WeightRounding weight_rounding;
+  bool bf16_weights = false;
+  std::optional<AdapterOptions> adapter;  ///< Trained in place of the weights of the base.
 
   size_t vocabulary = 4096;
   size_t tokenizer_sample_chars = 6'000'000;

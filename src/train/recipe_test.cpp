@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
@@ -55,9 +56,15 @@ TEST(Recipe, ReadsAValidOne) {
 }
 
 TEST(Recipe, ShippedRecipesAreValid) {
-  const std::string path = std::string(MNEME_SOURCE_DIR) + "/recipes/pocket.toml";
-  const Recipe recipe = parse_recipe(read_text_file(path), path);
-  EXPECT_EQ(recipe.model.context, 4096u);
+  const std::filesystem::path folder = std::string(MNEME_SOURCE_DIR) + "/recipes";
+  size_t n_recipes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".toml") continue;
+    const Recipe recipe = parse_recipe(read_text_file(entry.path().string()), entry.path().string());
+    EXPECT_GE(recipe.model.context, recipe.stages.back().sequence_tokens);
+    ++n_recipes;
+  }
+  EXPECT_GE(n_recipes, 2u);
 }
 
 TEST(Recipe, ReportsEveryProblemWithItsLine) {
@@ -108,7 +115,13 @@ TEST(Recipe, OptimizerKinds) {
   EXPECT_THAT(problem_of(with("kind = \"sgd\"\nmomentum = 0\nnesterov = true")),
               HasSubstr("optimizer.nesterov: expected a momentum above 0"));
   EXPECT_THAT(problem_of("[run]\nmicro_batch_tokens = 1024" + with("layerwise = true")),
-              HasSubstr("expected batch_tokens equal to micro_batch_tokens 1024 with optimizer.layerwise, found 4096"));
+              HasSubstr("expected batch_tokens equal to micro_batch_tokens 1024 with optimizer.layerwise"));
+  const std::string gathering = "[run]\nmicro_batch_tokens = 1024" + with("kind = \"galore\"\nlayerwise = true");
+  EXPECT_THAT(problem_of(gathering), HasSubstr("or galore and a clip_norm of 0, found 4096"));
+  std::string without_clip = gathering;
+  without_clip.replace(without_clip.find("layerwise"), 0, "clip_norm = 0\n");
+  EXPECT_TRUE(parse_recipe(without_clip, "r").optimizer.galore.gather);
+  EXPECT_FALSE(parse_recipe(with("kind = \"galore\"\nlayerwise = true"), "r").optimizer.galore.gather);
 }
 
 TEST(Recipe, DataSources) {

@@ -8,15 +8,11 @@
 #include "base/parallel.h"
 #include "base/philox.h"
 #include "train/ops/gemm.h"
+#include "train/ops/packed_product.h"
 #include "train/ops/vector_math.h"
 
 namespace mneme::train {
 namespace {
-
-void multiply(const float* x, const Parameter<float>& w, size_t n, bool accumulate, float* y) {
-  gemm({n, w.rows, w.columns, false, true, w.columns, w.columns, w.rows}, 1.0f, x, w.value, accumulate ? 1.0f : 0.0f,
-       y);
-}
 
 void norm_rows(const float* x, const Parameter<float>& w, float eps, size_t n, float* y) {
   const size_t d = w.columns;
@@ -43,13 +39,39 @@ Sampler::Sampler(Ledger& ledger, LlamaModel<float>& model, size_t n_sequences, s
   values_ = Buffer(ledger, Tag::kKv, cache, "values of the sampler");
   const size_t widths[] = {s.width, s.width, s.width, kv, kv, s.ffn_width, s.ffn_width, s.vocabulary};
   const size_t total = std::accumulate(std::begin(widths), std::end(widths), size_t{0});
-  scratch_ = Buffer(ledger, Tag::kScratch, total * n_sequences * sizeof(float), "activations of the sampler");
+  size_t rounded = 0, inner = 0;
+  for (const Parameter<float>& w : model.parameters().all()) {
+    if (is_rounded(w)) rounded = std::max(rounded, w.size());
+    if (w.role == Role::kAdapter) inner = std::max(inner, n_sequences * std::min(w.rows, w.columns));
+  }
+  scratch_ = Buffer(ledger, Tag::kScratch, (total * n_sequences + rounded + inner) * sizeof(float),
+                    "activations of the sampler");
   std::span<float> rest = scratch_.as<float>();
   std::span<float>* const parts[] = {&x_, &normed_, &q_, &k_, &v_, &gate_, &up_, &logits_};
   for (size_t i = 0; i < std::size(parts); ++i) {
     *parts[i] = rest.first(widths[i] * n_sequences);
     rest = rest.subspan(widths[i] * n_sequences);
   }
+  rounded_ = rest.first(rounded);
+  inner_ = rest.subspan(rounded);
+}
+
+bool Sampler::is_rounded(const Parameter<float>& w) const {
+  return model_.weight_rounding() && (w.role == Role::kAttention || w.role == Role::kFeedForward);
+}
+
+void Sampler::multiply(const float* x, const Parameter<float>& w, size_t n, bool accumulate, float* y) {
+  if (w.is_packed()) {
+    packed_multiply(w.packed, x, n, accumulate, y);
+  } else {
+    const float* seen = w.value;
+    if (is_rounded(w)) {
+      model_.weight_rounding().apply(w.value, w.rows, w.columns, rounded_.data());
+      seen = rounded_.data();
+    }
+    gemm({n, w.rows, w.columns, false, true, w.columns, w.columns, w.rows}, 1.0f, x, seen, accumulate ? 1.0f : 0.0f, y);
+  }
+  for (const LowRank<float>& term : model_.low_rank_of(w)) term.forward(x, n, inner_.data(), y);
 }
 
 std::vector<std::vector<int32_t>> Sampler::run(const std::vector<std::vector<int32_t>>& prompts, int32_t stop,
@@ -90,7 +112,7 @@ void Sampler::step(std::span<const int32_t> ids, size_t position) {
   auto parameter = model_.parameters().all().begin();
   const Parameter<float>& embedding = *parameter++;
   for (size_t i = 0; i < n; ++i) {
-    std::copy_n(embedding.value + static_cast<size_t>(ids[i]) * d, d, x_.data() + i * d);
+    copy_row(embedding, static_cast<size_t>(ids[i]), x_.data() + i * d);
   }
   const auto rotate = [&](float* x, size_t n_heads) {
     for (size_t i = 0; i < n * n_heads; ++i) {

@@ -37,6 +37,10 @@ class Sampler {
 
  private:
   void step(std::span<const int32_t> ids, size_t position);
+  /// y [n, rows] (+)= x w^T as training sees w: packed, rounded, with its adapters.
+  void multiply(const float* x, const Parameter<float>& w, size_t n, bool accumulate, float* y);
+  /// Whether training rounds this matrix.
+  bool is_rounded(const Parameter<float>& w) const;
   void attend(size_t layer, size_t n, size_t position);
 
   LlamaModel<float>& model_;
@@ -44,6 +48,7 @@ class Sampler {
   RopeTable<float> rope_;
   Buffer keys_, values_, scratch_;
   std::span<float> x_, normed_, q_, k_, v_, gate_, up_, logits_;
+  std::span<float> rounded_, inner_;  ///< A rounded matrix, and the inner values of an adapter.
 };
 
 /// Draws an id from logits [n], which are overwritten. `uniform` in [0, 1).

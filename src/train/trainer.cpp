@@ -12,11 +12,14 @@
 #include "base/log.h"
 #include "budget/resident.h"
 #include "train/activation_policy.h"
+#include "train/adapter_start.h"
 #include "train/data/story_source.h"
 #include "train/sampler.h"
 
 namespace mneme::train {
 namespace {
+
+constexpr uint64_t kEvalSeed = 0x6576616C;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -59,13 +62,14 @@ Trainer::Trainer(Ledger& ledger, Recipe recipe, const std::string& recipe_text, 
   copy.write(recipe_text);
   copy.commit();
   log_ = std::make_unique<RunLog>(path("log.jsonl"));
+  std::unique_ptr<ModelFile> base = open_base(recipe_);
   prepare_data();
-  prepare_tokenizer();
+  prepare_tokenizer(base.get());
   recipe_.model.vocabulary = tokenizer_->size();
   mixture_ = std::make_unique<Mixture>(*tokenizer_, sources_, recipe_.mixture, recipe_.seed);
-  model_ = std::make_unique<LlamaModel<float>>(ledger_, recipe_.model, recipe_.gemm, recipe_.rounding);
-  model_->initialise(recipe_.seed);
-  optimizer_ = make_optimizer(ledger_, model_->parameter_list(), recipe_.optimizer);
+  prepare_model(std::move(base));
+  optimizer_ = make_optimizer(ledger_, model().trained_list(), recipe_.optimizer);
+  bf16_weights_ = std::make_unique<Bf16Weights>(ledger_, model().parameters(), recipe_.seed);
   choose_saving();
   if (resume) restore();
 }
@@ -87,24 +91,44 @@ void Trainer::prepare_data() {
   sources_ = open_sources(recipe_.sources, std::move(stories));
 }
 
-void Trainer::prepare_tokenizer() {
+void Trainer::prepare_tokenizer(const ModelFile* base) {
   const std::string file = path("tokenizer.model");
   if (std::filesystem::exists(file)) {
     tokenizer_ = std::make_unique<TrainTokenizer>(read_text_file(file));
     return;
   }
-  if (callbacks_.message) callbacks_.message("training the tokenizer");
-  const auto sample = tokenizer_sample(sources_, recipe_.mixture, recipe_.tokenizer_sample_chars, recipe_.seed);
-  tokenizer_ = std::make_unique<TrainTokenizer>(TrainTokenizer::train(sample, recipe_.vocabulary));
+  if (base != nullptr) {
+    tokenizer_ = std::make_unique<TrainTokenizer>(sentencepiece_model_of(*base));
+  } else {
+    if (callbacks_.message) callbacks_.message("training the tokenizer");
+    const auto sample = tokenizer_sample(sources_, recipe_.mixture, recipe_.tokenizer_sample_chars, recipe_.seed);
+    tokenizer_ = std::make_unique<TrainTokenizer>(TrainTokenizer::train(sample, recipe_.vocabulary));
+  }
   AtomicFile out(file);
   out.write(tokenizer_->model());
   out.commit();
 }
 
+void Trainer::prepare_model(std::unique_ptr<ModelFile> base) {
+  run_ = build_model(ledger_, std::move(base), recipe_);
+  if (run_.base != nullptr && !recipe_.adapter) {
+    load_weights(*run_.base, model());
+  } else {
+    model().initialise(recipe_.seed);
+  }
+  if (!recipe_.adapter || recipe_.adapter->teacher.empty()) return;
+  const std::string teacher = recipe_path(recipe_.adapter->teacher);
+  distillation_ = std::make_unique<Distillation>(ledger_, teacher, *recipe_.adapter, model());
+  if (recipe_.adapter->start == AdapterOptions::Start::kSvd) {
+    start_from_difference(ledger_, model(), distillation_->file(), recipe_.seed);
+  }
+  distillation_->prepare(recipe_.micro_batch_tokens);
+}
+
 void Trainer::choose_saving() {
   const GradientLife life = recipe_.optimizer.layerwise ? GradientLife::kUpdate : GradientLife::kStep;
-  saving_name_ = fit_saving(ledger_, *model_, recipe_.micro_batch_tokens, life);
-  executor_ = std::make_unique<Executor<float>>(ledger_, model_->program(), model_->parameter_list(), life);
+  saving_name_ = fit_saving(ledger_, model(), recipe_.micro_batch_tokens, life, directory_).description();
+  executor_ = std::make_unique<Executor<float>>(ledger_, model().program(), model().parameter_list(), life, directory_);
   executor_->prepare(recipe_.micro_batch_tokens, false);
   executor_->prepare(recipe_.micro_batch_tokens, true);
 }
@@ -112,7 +136,7 @@ void Trainer::choose_saving() {
 void Trainer::restore() {
   for (const std::string& file : list_checkpoints(directory_)) {
     try {
-      progression_ = read_checkpoint(file, model_->parameters(), optimizer_.get());
+      progression_ = read_checkpoint(file, model().parameters(), optimizer_.get());
       return;
     } catch (const Error& e) {
       log().warn("{}; trying the one before", e.what());
@@ -131,7 +155,7 @@ double Trainer::train_step() {
   const OwnedBatch batch = mixture_->batch(progression_.step, stage());
   std::vector<std::vector<uint32_t>> starts;
   const std::vector<Batch> micros = micro_batches(batch, recipe_.micro_batch_tokens, starts);
-  const double loss = recipe_.optimizer.layerwise ? layerwise_step(micros.front()) : whole_step(micros);
+  const double loss = recipe_.optimizer.layerwise ? layerwise_step(micros) : whole_step(micros);
   progression_.step += 1;
   progression_.tokens += batch.tokens.size();
   return loss;
@@ -145,12 +169,13 @@ StepInfo Trainer::step_info(double norm) const {
 
 double Trainer::whole_step(const std::vector<Batch>& micros) {
   double loss = 0;
-  model_->parameters().start_step();
+  model().parameters().start_step();
   for (const Batch& micro : micros) {
+    if (distillation_ != nullptr) distillation_->see(micro);
     executor_->train(micro);
-    loss += model_->loss().loss();
+    loss += model().loss().loss();
   }
-  const ParameterList parameters = model_->parameter_list();
+  const ParameterList parameters = model().trained_list();
   last_norm_ = gradient_norm(parameters);
   if (!std::isfinite(last_norm_)) {
     const auto bad = std::find_if(parameters.begin(), parameters.end(),
@@ -159,22 +184,35 @@ double Trainer::whole_step(const std::vector<Batch>& micros) {
   }
   if (!std::isfinite(loss)) refuse_not_finite(loss, "the loss");
   const StepInfo info = step_info(last_norm_);
-  for (size_t i = 0; i < parameters.size(); ++i) optimizer_->update(i, info);
+  for (size_t i = 0; i < parameters.size(); ++i) update(parameters, i, info);
   return loss;
 }
 
-double Trainer::layerwise_step(const Batch& micro) {
-  const ParameterList parameters = model_->parameter_list();
-  double squares = 0;
-  executor_->train(micro, [&](Parameter<float>& parameter) {
-    const double norm = gradient_norm(parameter);
-    if (!std::isfinite(norm)) refuse_not_finite(model_->loss().loss(), "the gradient of " + parameter.name);
-    squares += norm * norm;
-    const auto index = std::find(parameters.begin(), parameters.end(), &parameter) - parameters.begin();
-    optimizer_->update(static_cast<size_t>(index), step_info(norm));
-  });
+void Trainer::update(const ParameterList& trained, size_t index, const StepInfo& info) {
+  const uint64_t draw = progression_.step * trained.size() + index + 1;
+  bf16_weights_->update(*trained[index], draw, [&] { optimizer_->update(index, info); });
+}
+
+double Trainer::layerwise_step(const std::vector<Batch>& micros) {
+  const ParameterList parameters = model().trained_list();
+  double squares = 0, loss = 0;
+  for (size_t i = 0; i < micros.size(); ++i) {
+    if (distillation_ != nullptr) distillation_->see(micros[i]);
+    executor_->train(micros[i], [&](Parameter<float>& parameter) {
+      const double norm = gradient_norm(parameter);
+      if (!std::isfinite(norm)) refuse_not_finite(model().loss().loss(), "the gradient of " + parameter.name);
+      squares += norm * norm;
+      const auto at = std::find(parameters.begin(), parameters.end(), &parameter) - parameters.begin();
+      const auto index = static_cast<size_t>(at);
+      if (micros.size() == 1) {
+        update(parameters, index, step_info(norm));
+      } else {
+        optimizer_->gather(index, step_info(norm), {i == 0, i + 1 == micros.size()});
+      }
+    });
+    loss += model().loss().loss();
+  }
   last_norm_ = std::sqrt(squares);
-  const double loss = model_->loss().loss();
   if (!std::isfinite(loss)) refuse_not_finite(loss, "the loss");
   return loss;
 }
@@ -189,28 +227,32 @@ void Trainer::refuse_not_finite(double loss, const std::string& where) const {
 }
 
 void Trainer::save() {
-  write_checkpoint(path(checkpoint_name(progression_.step)), progression_, model_->parameters(), *optimizer_);
+  write_checkpoint(path(checkpoint_name(progression_.step)), progression_, model().parameters(), *optimizer_);
   const auto checkpoints = list_checkpoints(directory_);
   for (size_t i = recipe_.keep_checkpoints; i < checkpoints.size(); ++i) std::filesystem::remove(checkpoints[i]);
 }
 
+double Trainer::held_out_loss(size_t n_tokens) {
+  if (sources_.texts == nullptr) {
+    fail(ErrorCode::kInvalidArgument, "[train] expected texts to measure a loss on, found none in the recipe");
+  }
+  return measure_text_loss(*executor_, model(), *tokenizer_, *sources_.texts, n_tokens, recipe_.micro_batch_tokens,
+                           kEvalSeed);
+}
+
 void Trainer::evaluate() {
   const size_t batch_tokens = recipe_.micro_batch_tokens;
-  constexpr uint64_t kEvalSeed = 0x6576616C;
   Json line = {{"event", "eval"}, {"step", progression_.step}, {"tokens", progression_.tokens}};
   constexpr size_t kLossTokens = 8192;
-  if (sources_.texts != nullptr) {
-    line["text_loss"] =
-        measure_text_loss(*executor_, *model_, *tokenizer_, *sources_.texts, kLossTokens, batch_tokens, kEvalSeed);
-  }
+  if (sources_.texts != nullptr) line["text_loss"] = held_out_loss(kLossTokens);
   if (sources_.chat != nullptr) {
     line["chat_loss"] =
-        measure_chat_loss(*executor_, *model_, *tokenizer_, *sources_.chat, kLossTokens, batch_tokens, kEvalSeed);
+        measure_chat_loss(*executor_, model(), *tokenizer_, *sources_.chat, kLossTokens, batch_tokens, kEvalSeed);
   }
   for (const size_t distance : recipe_.eval_distances) {
     // Distances far beyond what was trained so far say nothing and cost the most.
     if (!recipe_.mixture.generated_dialogues || distance > 2 * stage().sequence_tokens) continue;
-    const RecallScore score = measure_recall(*executor_, *model_, *tokenizer_, *sources_.texts, distance,
+    const RecallScore score = measure_recall(*executor_, model(), *tokenizer_, *sources_.texts, distance,
                                              recipe_.eval_probes, batch_tokens, kEvalSeed);
     line["recall"].push_back({{"distance", distance},
                               {"value", score.value},
@@ -220,7 +262,7 @@ void Trainer::evaluate() {
                               {"refusals", score.n_refusal}});
   }
   const size_t most = std::min<size_t>(recipe_.model.context, 96);
-  Sampler sampler(ledger_, *model_, 1, most);
+  Sampler sampler(ledger_, model(), 1, most);
   const WeightedTokens prompt =
       encode_dialogue(*tokenizer_, std::vector<Turn>{{Speaker::kUser, TurnKind::kChatter, "Tell me a story."}}, {});
   std::vector<int32_t> ids = prompt.ids;
@@ -236,6 +278,7 @@ Json Trainer::planned_bytes() const {
   for (const Tag tag : {Tag::kWeights, Tag::kGradient, Tag::kOptimizer, Tag::kActivation, Tag::kScratch}) {
     bytes[std::string(tag_name(tag))] = ledger_.used(Tier::kRam, tag);
   }
+  if (const uint64_t disk = ledger_.used(Tier::kDisk)) bytes["disk"] = disk;
   return bytes;
 }
 
@@ -243,9 +286,11 @@ bool Trainer::run() {
   log_->write({{"event", "start"},
                {"step", progression_.step},
                {"name", recipe_.name},
-               {"parameters", model_->parameters().n_values()},
+               {"parameters", model().parameters().n_values()},
+               {"trained", model().parameters().n_trained()},
                {"optimizer", optimizer_->name()},
                {"saving", saving_name_},
+               {"quantization", recipe_.weight_rounding.name()},
                {"precision", recipe_.rounding.operands == 0 ? "" : recipe_.rounding.format.name()},
                {"plan", memory_plan()},
                {"bytes", planned_bytes()}});
@@ -304,9 +349,10 @@ bool Trainer::run() {
 
 std::string Trainer::memory_plan() const {
   const auto used = [&](Tag tag) { return format_byte_size(ledger_.used(Tier::kRam, tag)); };
-  return fmt::format("weights {}, gradients {}, optimizer {}, activations {} ({}), scratch {}", used(Tag::kWeights),
+  const uint64_t disk = ledger_.used(Tier::kDisk, Tag::kActivation);
+  return fmt::format("weights {}, gradients {}, optimizer {}, activations {} ({}), scratch {}{}", used(Tag::kWeights),
                      used(Tag::kGradient), used(Tag::kOptimizer), used(Tag::kActivation), saving_name_,
-                     used(Tag::kScratch));
+                     used(Tag::kScratch), disk == 0 ? "" : ", activations on disk " + format_byte_size(disk));
 }
 
 }  // namespace mneme::train

@@ -7,9 +7,12 @@
 
 #include "base/json.h"
 #include "train/checkpoint.h"
+#include "train/distillation.h"
+#include "train/optim/bf16_weights.h"
 #include "train/recall_eval.h"
 #include "train/recipe.h"
 #include "train/run_log.h"
+#include "train/run_model.h"
 #include "train/tape/executor.h"
 
 namespace mneme::train {
@@ -43,23 +46,29 @@ class Trainer {
   bool run();
 
   const Progression& progression() const { return progression_; }
-  LlamaModel<float>& model() { return *model_; }
+  LlamaModel<float>& model() { return *run_.model; }
   const TrainTokenizer& tokenizer() const { return *tokenizer_; }
   /// Where the memory goes, for a person: one line a class.
   std::string memory_plan() const;
-
- private:
   /// The same in bytes, by class.
   Json planned_bytes() const;
+  /// Mean loss on about n_tokens of held-out texts, in nats a token. The recipe must have texts.
+  double held_out_loss(size_t n_tokens);
+
+ private:
   void prepare_data();
-  void prepare_tokenizer();
+  void prepare_tokenizer(const ModelFile* base);
+  /// Builds the model and sets its weights as the recipe starts them.
+  void prepare_model(std::unique_ptr<ModelFile> base);
   void choose_saving();
   void restore();
   double train_step();
   /// All gradients of the step first, then all updates.
   double whole_step(const std::vector<Batch>& micros);
   /// Each parameter is updated inside backward, as soon as its gradient is final.
-  double layerwise_step(const Batch& micro);
+  double layerwise_step(const std::vector<Batch>& micros);
+  /// Updates the trained parameter `index`.
+  void update(const ParameterList& trained, size_t index, const StepInfo& info);
   /// `norm`: of what is clipped together.
   StepInfo step_info(double norm) const;
   [[noreturn]] void refuse_not_finite(double loss, const std::string& where) const;
@@ -75,8 +84,10 @@ class Trainer {
   DataSources sources_;
   std::unique_ptr<TrainTokenizer> tokenizer_;
   std::unique_ptr<Mixture> mixture_;
-  std::unique_ptr<LlamaModel<float>> model_;
+  RunModel run_;
+  std::unique_ptr<Distillation> distillation_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Bf16Weights> bf16_weights_;
   std::unique_ptr<Executor<float>> executor_;
   std::unique_ptr<RunLog> log_;
   Progression progression_;

@@ -1,8 +1,5 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <csignal>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 
@@ -10,21 +7,20 @@
 #include "base/byte_size.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "base/progress.h"
 #include "cli/commands.h"
+#include "cli/training_watch.h"
 #include "train/data/story_source.h"
+#include "train/export_adapter.h"
 #include "train/export_gguf.h"
 #include "train/finished_run.h"
 #include "train/recall_eval.h"
 #include "train/run_report.h"
+#include "train/sampler.h"
 #include "train/trainer.h"
+#include "weights/model_file.h"
 
 namespace mneme::cli {
 namespace {
-
-volatile std::sig_atomic_t g_stop = 0;
-
-void ask_to_stop(int) { g_stop = 1; }
 
 struct TrainOptions {
   std::string recipe, out, memory;
@@ -36,26 +32,11 @@ void run_training(const TrainOptions& options, const GlobalOptions& global) {
   const std::string text = read_text_file(options.recipe, uint64_t{16} << 20);
   train::Recipe recipe = train::parse_recipe(text, options.recipe);
   Ledger ledger(options.memory.empty() ? Ledger::kUnlimited : parse_byte_size(options.memory));
-  std::signal(SIGINT, ask_to_stop);
-  std::signal(SIGTERM, ask_to_stop);
-
-  std::unique_ptr<Progress> progress;
-  train::Trainer::Callbacks callbacks;
-  callbacks.stop = [] { return g_stop != 0; };
-  if (!global.json) {
-    callbacks.message = [](const std::string& message) {
-      if (::isatty(STDERR_FILENO) != 0) fmt::print(stderr, "{}\n", message);
-    };
-  }
-  callbacks.step = [&](const train::StepReport& report) {
-    if (!progress) progress = std::make_unique<Progress>(recipe.name, report.total_steps, "steps");
-    progress->update(report.step, fmt::format("loss {:.3f}, {:.0f} tokens/s, rate {:.1e}, {:.0f} min left", report.loss_average,
-                                              report.tokens_per_second, report.rate, report.seconds_left / 60));
-  };
-  train::Trainer trainer(ledger, recipe, text, directory, options.resume, callbacks);
+  TrainingWatch watch(global.json);
+  train::Trainer trainer(ledger, recipe, text, directory, options.resume, watch.callbacks(recipe.name));
   if (!global.json) fmt::print("{}\n", trainer.memory_plan());
   const bool complete = trainer.run();
-  progress.reset();
+  watch.finish();
   const train::Progression& done = trainer.progression();
   if (global.json) {
     const Json result = {{"complete", complete}, {"steps", done.step}, {"tokens", done.tokens}, {"seconds", done.seconds},
@@ -68,16 +49,23 @@ void run_training(const TrainOptions& options, const GlobalOptions& global) {
 }
 
 struct ExportOptions {
-  std::string directory, out, type = "Q8_0";
+  std::string directory, out, type;
 };
 
 void run_export(const ExportOptions& options, const GlobalOptions& global) {
-  const DTypeInfo* type = find_dtype(options.type);
-  if (type == nullptr) fail(ErrorCode::kInvalidArgument, "[export] expected a type such as Q8_0, found {}", options.type);
   Ledger ledger;
   train::FinishedRun run = train::load_run(ledger, options.directory);
-  const std::string out = options.out.empty() ? options.directory + "/model.gguf" : options.out;
-  train::export_gguf(out, run.recipe.name, *run.model, *run.tokenizer, type->dtype);
+  const auto& adapter = run.recipe.adapter;
+  const std::string name = options.type.empty() ? (adapter ? "F32" : "Q8_0") : options.type;
+  const DTypeInfo* type = find_dtype(name);
+  if (type == nullptr) fail(ErrorCode::kInvalidArgument, "[export] expected a type such as Q8_0, found {}", name);
+  const std::string usual = options.directory + (adapter ? "/adapter.gguf" : "/model.gguf");
+  const std::string out = options.out.empty() ? usual : options.out;
+  if (adapter) {
+    train::export_adapter(out, run.recipe.name, *run.model, *adapter, *run.base, type->dtype);
+  } else {
+    train::export_gguf(out, run.recipe.name, *run.model, *run.tokenizer, type->dtype, run.base.get());
+  }
   const uint64_t bytes = std::filesystem::file_size(out);
   if (global.json) {
     fmt::print("{}\n", Json{{"file", out}, {"bytes", bytes}, {"type", type->name}, {"step", run.progression.step}}.dump());
@@ -99,11 +87,26 @@ void run_report(const ReportOptions& options, const GlobalOptions& global) {
 }
 
 struct EvalOptions {
-  std::string directory;
+  std::string directory, model;
   std::vector<size_t> distances;
   size_t probes = 200;
   uint64_t seed = 99;
 };
+
+/// Another model of the same vocabulary and at least the same context, for comparison on the same data.
+std::unique_ptr<train::LlamaModel<float>> model_in_place_of(Ledger& ledger, const ModelFile& file,
+                                                            const train::LlamaSizes& expected) {
+  train::LlamaSizes sizes = train::llama_sizes_of(file);
+  if (sizes.vocabulary != expected.vocabulary || sizes.context < expected.context) {
+    fail(ErrorCode::kInvalidArgument,
+         "[eval] {}: expected a vocabulary of {} and a context of at least {}, found {} and {}", file.path(),
+         expected.vocabulary, expected.context, sizes.vocabulary, sizes.context);
+  }
+  sizes.context = expected.context;
+  train::LlamaOptions options;
+  options.base = &file;
+  return std::make_unique<train::LlamaModel<float>>(ledger, sizes, options);
+}
 
 void run_eval(const EvalOptions& options, const GlobalOptions& global) {
   Ledger ledger;
@@ -111,6 +114,12 @@ void run_eval(const EvalOptions& options, const GlobalOptions& global) {
   std::vector<std::string> stories;
   if (std::filesystem::exists(options.directory + "/stories.txt")) stories = train::read_stories(options.directory + "/stories.txt");
   const train::DataSources sources = train::open_sources(run.recipe.sources, std::move(stories));
+  std::unique_ptr<ModelFile> other;
+  if (!options.model.empty()) {
+    run.model.reset();
+    other = std::make_unique<ModelFile>(open_gguf(options.model));
+    run.model = model_in_place_of(ledger, *other, run.recipe.model);
+  }
   train::Executor<float> executor(ledger, run.model->program(), run.model->parameter_list());
   const size_t batch_tokens = run.recipe.model.context;
   Json result = {{"step", run.progression.step}, {"tokens", run.progression.tokens}};
@@ -124,6 +133,11 @@ void run_eval(const EvalOptions& options, const GlobalOptions& global) {
     report_loss("text_loss", "text",
                 train::measure_text_loss(executor, *run.model, *run.tokenizer, *sources.texts, kLossTokens,
                                          batch_tokens, options.seed));
+  }
+  if (sources.texts != nullptr && run.recipe.mixture.generated_dialogues) {
+    report_loss("dialogue_loss", "dialogues",
+                train::measure_dialogue_loss(executor, *run.model, *run.tokenizer, *sources.texts, kLossTokens / 8,
+                                             batch_tokens, options.seed));
   }
   if (sources.chat != nullptr) {
     report_loss("chat_loss", "conversations",
@@ -161,10 +175,14 @@ void add_train(CLI::App& app, GlobalOptions& global) {
   command->footer("Example:\n  mneme train recipes/pocket.toml --memory 1G --out runs/pocket");
 
   auto exporting = std::make_shared<ExportOptions>();
-  CLI::App* export_command = command->add_subcommand("export", "Write the newest checkpoint of a run as a GGUF file");
+  CLI::App* export_command =
+      command->add_subcommand("export", "Write the newest checkpoint of a run as a GGUF file, or its adapter");
   export_command->add_option("DIR", exporting->directory, "Run directory")->required();
-  export_command->add_option("-o,--out", exporting->out, "File to write (default: DIR/model.gguf)");
-  export_command->add_option("--type", exporting->type, "F32, F16, BF16 or Q8_0")->capture_default_str();
+  export_command->add_option("-o,--out", exporting->out, "File to write (default: DIR/model.gguf or DIR/adapter.gguf)");
+  export_command->add_option(
+      "--type", exporting->type,
+      "F32, F16, BF16 or Q8_0 (default: Q8_0, F32 for adapters); linear layers of quantisation-aware "
+      "training keep the type that they were trained for");
   export_command->footer("Example:\n  mneme train export runs/pocket --type Q8_0 --out models/pocket.gguf");
   export_command->callback([exporting, &global] { run_export(*exporting, global); });
 
@@ -179,11 +197,15 @@ void add_train(CLI::App& app, GlobalOptions& global) {
   auto evaluating = std::make_shared<EvalOptions>();
   CLI::App* eval_command = command->add_subcommand("eval", "Recall of held-out facts and text loss of the newest checkpoint");
   eval_command->add_option("DIR", evaluating->directory, "Run directory")->required();
+  eval_command->add_option("--model", evaluating->model,
+                           "Measure this GGUF file of the same vocabulary instead, such as the base of an adapter");
   eval_command->add_option("--distance", evaluating->distances, "Tokens between fact and question (default: the recipe's)");
   eval_command->add_option("--probes", evaluating->probes, "Questions per distance")->capture_default_str()->check(CLI::Range(1, 100000));
   eval_command->add_option("--seed", evaluating->seed, "Seed of the probes")->capture_default_str();
   eval_command->footer("Example:\n  mneme train eval runs/pocket --distance 512 --distance 3000");
   eval_command->callback([evaluating, &global] { run_eval(*evaluating, global); });
+
+  add_train_sweep(*command, global);
 
   command->callback([command, recipe, options, &global] {
     if (!command->get_subcommands().empty()) return;

@@ -78,11 +78,22 @@ class Writer {
 
   void ask_told() { ask_told(random_.next_below(told_.size())); }
 
-  /// A question about something that was never said: half of the time about a person or thing that was mentioned.
-  void ask_untold() {
-    const Fact fact = new_fact();
-    ask(fact);
-    add(Speaker::kAssistant, TurnKind::kRefusal, "I don't know " + fill(kind_of(fact).unknown, fact.subject, "") + ".");
+  /// A question about something that was never said.
+  void ask_untold() { refuse(new_fact()); }
+
+  /// The same about somebody of whom something else was said, which is harder: what was said must not be taken for an
+  /// answer. About anything, when everything was said about everybody.
+  void ask_untold_of_known() {
+    std::vector<Fact> open;
+    for (const Fact& told : told_) {
+      const SubjectType subject = kind_of(told).subject;
+      if (subject != SubjectType::kPerson && subject != SubjectType::kUser) continue;
+      for (size_t kind = 0; kind < fact_kinds().size(); ++kind) {
+        Fact fact{kind, told.subject, ""};
+        if (fact_kinds()[kind].subject == subject && !is_told(fact)) open.push_back(std::move(fact));
+      }
+    }
+    refuse(open.empty() ? new_fact() : open[random_.next_below(open.size())]);
   }
 
   void filler(size_t max_chars) {
@@ -129,14 +140,22 @@ class Writer {
     return kind_of(a).unknown == kind_of(b).unknown && a.subject == b.subject;
   }
 
+  bool is_told(const Fact& fact) const {
+    return std::any_of(told_.begin(), told_.end(), [&](const Fact& other) { return same_question(fact, other); });
+  }
+
   /// A fact whose question has no answer yet.
   Fact new_fact() {
     for (;;) {
       if (!people_.empty() && chance(0.1)) people_.push_back(invent_name(random_, split_));
       Fact fact = invent_fact(random_, split_, people_, open_words());
-      const bool known = std::any_of(told_.begin(), told_.end(), [&](const Fact& other) { return same_question(fact, other); });
-      if (!known) return fact;
+      if (!is_told(fact)) return fact;
     }
+  }
+
+  void refuse(const Fact& fact) {
+    ask(fact);
+    add(Speaker::kAssistant, TurnKind::kRefusal, "I don't know " + fill(kind_of(fact).unknown, fact.subject, "") + ".");
   }
 
   void ask(const Fact& fact) {
@@ -188,17 +207,22 @@ std::vector<Turn> DialogueMaker::make(PhiloxStream& random, const DialogueOption
       writer.tell(1 + random.next_below(3));
     } else if (draw < 0.33) {
       writer.update();
-    } else if (draw < 0.80) {
+    } else if (draw < 0.77) {
       writer.ask_told();
-    } else if (draw < 0.95) {
+    } else if (draw < 0.86) {
       writer.ask_untold();
+    } else if (draw < 0.95) {
+      writer.ask_untold_of_known();
     } else {
       writer.thank();
     }
   }
   for (size_t i = 0; i < burst && writer.chars() + kCharsPerQuestion <= options.max_chars; ++i) {
-    if (writer.chance(0.25)) {
+    const double draw = random.next_double();
+    if (draw < 0.15) {
       writer.ask_untold();
+    } else if (draw < 0.30) {
+      writer.ask_untold_of_known();
     } else {
       writer.ask_told();
     }

@@ -1,6 +1,11 @@
 #pragma once
 
+#include <utility>
+#include <vector>
+
+#include "train/ops/low_rank.h"
 #include "train/ops/operand_rounding.h"
+#include "train/ops/weight_rounding.h"
 #include "train/tape/op.h"
 
 namespace mneme::train {
@@ -9,12 +14,16 @@ namespace mneme::train {
 enum class GemmFormat : uint8_t { kFull, kBf16 };
 
 /// y_i = x W_i^T for up to three matrices W_i [columns of y_i, columns of x] that share one input (q, k and v; gate and
-/// up). Inputs: x. Outputs: y_i. Saves x. Three products per matrix and step: y, dx = sum of dy_i W_i, dW_i += dy_i^T x.
+/// up). Inputs: x. Outputs: y_i. Saves x. Three products per matrix and step: y, dx = sum of dy_i W_i, dW_i += dy_i^T
+/// x. A packed matrix is read as it is stored (packed_product.h); adapters may add to any matrix.
 template <typename T>
 class Linear : public Op<T> {
  public:
-  /// `rounding` applies with kBf16 alone.
-  Linear(std::vector<Parameter<T>*> weights, GemmFormat format, const OperandRounding& rounding = {});
+  /// `rounding` applies with kBf16 alone, `weight_rounding` to matrices of f32 that are not packed.
+  Linear(std::vector<Parameter<T>*> weights, GemmFormat format, const OperandRounding& rounding = {},
+         const WeightRounding& weight_rounding = {});
+  /// Adds a term to y_i. Before the program is compiled.
+  void add_low_rank(size_t i, const LowRank<T>& term);
 
   std::string_view kind() const override { return "linear"; }
   void forward(const Call<T>& call) override;
@@ -25,11 +34,19 @@ class Linear : public Op<T> {
   double forward_flops(const Batch& batch) const override;
 
  private:
+  struct Scratch;
+  Scratch scratch_of(std::byte* memory, size_t n_tokens) const;
+  bool converts() const;
   size_t widest_output() const;
+  /// W_i as products see it: rounded into `scratch` in quantisation-aware training.
+  const T* seen_weight(size_t i, const Scratch& scratch) const;
 
+  std::vector<Parameter<T>*> weights_;
   size_t columns_;
   GemmFormat format_;
   OperandRounding rounding_;
+  WeightRounding weight_rounding_;
+  std::vector<std::pair<size_t, LowRank<T>>> low_rank_;  ///< Index of the matrix and what is added.
 };
 
 extern template class Linear<float>;

@@ -51,8 +51,7 @@ void Embedding<T>::forward(const Call<T>& call) {
       fail(ErrorCode::kInvalidArgument, "[embedding] expected ids of 0 to {}, found {}", table.rows - 1,
            call.batch->tokens[t]);
     }
-    std::copy_n(table.value + static_cast<size_t>(call.batch->tokens[t]) * table.columns, table.columns,
-                call.out[0] + t * table.columns);
+    copy_row(table, static_cast<size_t>(call.batch->tokens[t]), call.out[0] + t * table.columns);
   }
 }
 
@@ -139,7 +138,7 @@ Rope<T>::Rope(std::shared_ptr<const RopeTable<T>> table, size_t n_heads)
     : table_(std::move(table)), n_heads_(n_heads) {}
 
 template <typename T>
-void Rope<T>::rotate(const Batch& batch, const T* x, T direction, bool accumulate, T* y) const {
+void Rope<T>::rotate(const Batch& batch, Rows rows, const T* x, T direction, bool accumulate, T* y) const {
   const size_t pairs = table_->n_pairs, columns = n_heads_ * pairs * 2, n_positions = table_->cosines.size() / pairs;
   for (size_t s = 0; s < batch.n_sequences(); ++s) {
     const size_t length = batch.sequence_starts[s + 1] - batch.sequence_starts[s];
@@ -148,9 +147,9 @@ void Rope<T>::rotate(const Batch& batch, const T* x, T direction, bool accumulat
            length);
     }
   }
-  parallel_for(batch.n_tokens(), row_grain(columns), [&](size_t begin, size_t end) {
+  parallel_for(rows.count(), row_grain(columns), [&](size_t begin, size_t end) {
     std::vector<T> rotated(accumulate ? pairs * 2 : 0);
-    for_positions(batch, begin, end, [&](size_t position, size_t t) {
+    for_positions(batch, rows.begin + begin, rows.begin + end, [&](size_t position, size_t t) {
       const T* cosines = table_->cosines.data() + position * pairs;
       const T* sines = table_->sines.data() + position * pairs;
       for (size_t head = 0; head < n_heads_; ++head) {
@@ -165,12 +164,12 @@ void Rope<T>::rotate(const Batch& batch, const T* x, T direction, bool accumulat
 
 template <typename T>
 void Rope<T>::forward(const Call<T>& call) {
-  rotate(*call.batch, call.in[0], T{1}, false, call.out[0]);
+  rotate(*call.batch, call.rows, call.in[0], T{1}, false, call.out[0]);
 }
 
 template <typename T>
 void Rope<T>::backward(const Call<T>& call) {
-  rotate(*call.batch, call.grad_out[0], T{-1}, call.accumulate[0], call.grad_in[0]);
+  rotate(*call.batch, call.rows, call.grad_out[0], T{-1}, call.accumulate[0], call.grad_in[0]);
 }
 
 template <typename T>

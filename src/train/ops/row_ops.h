@@ -50,7 +50,7 @@ class Rope : public Op<T> {
   void backward(const Call<T>& call) override;
 
  private:
-  void rotate(const Batch& batch, const T* x, T direction, bool accumulate, T* y) const;
+  void rotate(const Batch& batch, Rows rows, const T* x, T direction, bool accumulate, T* y) const;
 
   std::shared_ptr<const RopeTable<T>> table_;
   size_t n_heads_;

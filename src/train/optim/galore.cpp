@@ -12,6 +12,10 @@
 // State of a matrix: (m r | n r | (m + n) r) f32 of bases, two moments of (r n | m r | r r) values (adam_moments.h),
 // and for Natural GaLore a history of s times that. A gradient of zero at a refresh keeps the old subspace.
 //
+// Several micro-batches a step: R is linear in G, so the sum of the micro-batches' projections is gathered, and no whole
+// gradient lives longer than its micro-batch (but those of the other parameters, which are summed whole). The subspace of
+// a refresh comes from the first micro-batch alone.
+//
 // Not done: the online variants that learn the projection by gradient descent.
 #include <algorithm>
 #include <utility>
@@ -50,6 +54,14 @@ class Galore : public Optimizer {
       largest = std::max(largest, slot.rank * std::max(p->rows, p->columns));
     }
     bases_ = Buffer(ledger, Tag::kOptimizer, bases * sizeof(float), "subspaces of GaLore");
+    if (options_.gather) {
+      size_t values = 0;
+      for (size_t i = 0; i < parameters_.size(); ++i) {
+        gathered_at_.push_back(values);
+        values += slots_[i].projected ? projected_size(*parameters_[i], slots_[i]) : parameters_[i]->size();
+      }
+      gathered_ = Buffer(ledger, Tag::kGradient, values * sizeof(float), "gathered gradients");
+    }
     moments_ = std::make_unique<AdamMoments>(ledger, sizes, options_.adam.moments, "galore");
     if (options_.history > 0) {
       history_ = std::make_unique<GradientHistory>(ledger, sizes, options_.history, options_.damping,
@@ -70,19 +82,38 @@ class Galore : public Optimizer {
       other_->update(slot.index, info);
       return;
     }
-    if (history_ && std::exchange(last_step_, info.step) != info.step) history_->start_step();
-    Parameter<float>& p = *parameters_[index];
-    if (info.step % options_.update_gap == 0) refresh(p, slot, info.step << 16 | index);
+    begin(index, info);
     float* r = scratch_.as<float>().data();
-    float* step = r + largest_;
+    project(*parameters_[index], slot, info.grad_scale, r);
+    step(index, info, r);
+  }
+
+  bool gathers() const override { return options_.gather; }
+
+  void gather(size_t index, const StepInfo& info, MicroBatch micro) override {
+    if (!gathers()) return Optimizer::gather(index, info, micro);
+    const Slot& slot = slots_[index];
+    Parameter<float>& p = *parameters_[index];
+    float* sum = gathered_.as<float>().data() + gathered_at_[index];
+    if (!slot.projected) {
+      if (micro.first) std::fill_n(sum, p.size(), 0.0f);
+      add(sum, p.grad, p.size(), sum);
+      if (!micro.last) return;
+      std::copy_n(sum, p.size(), p.grad);
+      other_->update(slot.index, info);
+      return;
+    }
     const size_t size = projected_size(p, slot);
+    if (micro.first) {
+      begin(index, info);
+      std::fill_n(sum, size, 0.0f);
+    }
+    float* r = scratch_.as<float>().data();
     project(p, slot, info.grad_scale, r);
-    if (history_) history_->transform(slot.index, r);
-    // Adam moves a weight of zero to minus its step.
-    std::fill_n(step, size, 0.0f);
-    moments_->step(slot.index, adam_step_of(options_.adam, {info.step, info.rate, 1.0f}, false), r, step);
-    scale(p.value, 1.0f - info.rate * options_.adam.weight_decay, p.size(), p.value);
-    project_back(slot, step, p);
+    add(sum, r, size, sum);
+    if (!micro.last) return;
+    std::copy_n(sum, size, r);
+    step(index, info, r);
   }
 
   std::vector<StateView> state() override {
@@ -112,6 +143,25 @@ class Galore : public Optimizer {
     bool left() const { return side != ProjectionSide::kRight; }
     bool right() const { return side != ProjectionSide::kLeft; }
   };
+
+  /// Before the first projection of a step.
+  void begin(size_t index, const StepInfo& info) {
+    if (history_ && std::exchange(last_step_, info.step) != info.step) history_->start_step();
+    if (info.step % options_.update_gap == 0) refresh(*parameters_[index], slots_[index], info.step << 16 | index);
+  }
+
+  /// Updates a projected parameter by its gradient r in the subspace, which lies at the start of the scratch memory.
+  void step(size_t index, const StepInfo& info, float* r) {
+    const Slot& slot = slots_[index];
+    Parameter<float>& p = *parameters_[index];
+    float* change = r + largest_;
+    if (history_) history_->transform(slot.index, r);
+    // Adam moves a weight of zero to minus its step.
+    std::fill_n(change, projected_size(p, slot), 0.0f);
+    moments_->step(slot.index, adam_step_of(options_.adam, {info.step, info.rate, 1.0f}, false), r, change);
+    scale(p.value, 1.0f - info.rate * options_.adam.weight_decay, p.size(), p.value);
+    project_back(slot, change, p);
+  }
 
   static size_t projected_size(const Parameter<float>& p, const Slot& slot) {
     return (slot.left() ? slot.rank : p.rows) * (slot.right() ? slot.rank : p.columns);
@@ -202,6 +252,8 @@ class Galore : public Optimizer {
   GaloreOptions options_;
   std::vector<Slot> slots_;
   Buffer bases_, scratch_;
+  Buffer gathered_;                  ///< Sums of a step: projected gradients, whole ones of other parameters.
+  std::vector<size_t> gathered_at_;  ///< Of each parameter, in values.
   size_t largest_ = 0;  ///< Most values of rank x longer dimension.
   uint64_t last_step_ = ~uint64_t{0};
   std::unique_ptr<AdamMoments> moments_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "train/ops/gemm.h"
 #include "train/ops/vector_math.h"
 #include "train/optim/gradient_history.h"
@@ -254,6 +255,43 @@ TEST(Galore, RotatedMomentsFollowTheBasis) {
   }
   // Where the step is not quite linear, second moments of the two bases differ a little.
   EXPECT_LT(std::sqrt(error / way), 0.01);
+}
+
+/// Projections of micro-batches that are summed give the update of the summed gradient (the subspace is that of the first
+/// micro-batch, which is the same direction here).
+TEST(Galore, GatheredMicroBatchesEqualTheirSum) {
+  for (const ProjectionSide side : {ProjectionSide::kLeft, ProjectionSide::kRight, ProjectionSide::kBoth}) {
+    for (const size_t history : {0, 3}) {
+      GaloreOptions options;
+      options.rank = 5;
+      options.update_gap = 100;
+      options.side = side;
+      options.history = history;
+      options.gather = true;
+      OptimizerFixture whole, parts;
+      const auto at_once = make_galore(whole.ledger, whole.list, options);
+      const auto gathered = make_galore(parts.ledger, parts.list, options);
+      EXPECT_TRUE(gathered->gathers());
+      for (uint64_t step = 0; step < 4; ++step) {
+        const StepInfo info{step, 1e-2f, 0.5f};
+        whole.set_gradients(step);
+        for (size_t i = 0; i < whole.list.size(); ++i) at_once->update(i, info);
+        for (size_t micro = 0; micro < 3; ++micro) {
+          parts.set_gradients(step);
+          const float share = micro == 0 ? 0.5f : 0.25f;
+          for (size_t i = 0; i < parts.list.size(); ++i) {
+            for (float& g : parts.gradients[i]) g *= share;
+            gathered->gather(i, info, {micro == 0, micro == 2});
+          }
+        }
+      }
+      const auto a = whole.values(), b = parts.values();
+      for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 2e-4) << i;
+    }
+  }
+  OptimizerFixture fixture;
+  const auto plain = make_galore(fixture.ledger, fixture.list, {});
+  EXPECT_THROW(plain->gather(0, {0, 1e-3f, 1}, {true, true}), Error);
 }
 
 TEST(Galore, ZeroGradientKeepsTheSubspace) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "train/ops/vector_math.h"
 
 namespace mneme::train {
@@ -43,6 +44,10 @@ std::unique_ptr<Optimizer> make_optimizer(Ledger& ledger, ParameterList paramete
       return make_galore(ledger, std::move(parameters), options.galore);
   }
   return nullptr;
+}
+
+void Optimizer::gather(size_t, const StepInfo&, MicroBatch) {
+  fail(ErrorCode::kUnsupported, "[optimizer] expected a kind that gathers gradients of micro-batches, found {}", name());
 }
 
 size_t Optimizer::state_bytes() {

@@ -19,6 +19,11 @@ struct StepInfo {
   float grad_scale;  ///< Factor applied to every gradient first (clipping, averaging).
 };
 
+/// Place of a micro-batch in its step.
+struct MicroBatch {
+  bool first, last;
+};
+
 /// A named array of optimiser state, for checkpoints.
 struct StateView {
   std::string name;
@@ -38,6 +43,11 @@ class Optimizer {
   virtual std::string_view name() const = 0;
   /// Changes parameter `index` (of the list given at creation) by its gradient, which must be finite.
   virtual void update(size_t index, const StepInfo& info) = 0;
+  /// Whether gather() is there.
+  virtual bool gathers() const { return false; }
+  /// Takes the gradient of one of several micro-batches of a step; it may be overwritten afterwards. With the last one
+  /// the parameter is updated by the sum. What is gathered is no state: checkpoints are written between steps.
+  virtual void gather(size_t index, const StepInfo& info, MicroBatch micro);
   /// All state, in a fixed order.
   virtual std::vector<StateView> state() = 0;
   /// Numbers about the last step that are worth a place in the log.

@@ -62,6 +62,7 @@ struct GaloreOptions {
   ProjectionSide side = ProjectionSide::kAuto;
   OnRefresh on_refresh = OnRefresh::kKeep;
   AdamWOptions adam;  ///< Inside the subspace, and for everything that is not projected.
+  bool gather = false;  ///< Room for the gradients of several micro-batches a step (Optimizer::gather).
 
   size_t history = 0;  ///< s > 0: Natural GaLore with the last s projected gradients.
   /// lambda of the Fisher matrix. Relative: a multiple of the mean squared norm of the history, which suits gradients

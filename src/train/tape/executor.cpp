@@ -1,5 +1,6 @@
 #include "train/tape/executor.h"
 
+#include <filesystem>
 #include <utility>
 
 #include "base/error.h"
@@ -17,7 +18,7 @@ Call<T> make_call(const Schedule& schedule, const Instruction& instruction, cons
                   const Batch& batch) {
   Call<T> call;
   call.batch = &batch;
-  call.rows = {0, schedule.n_tokens};
+  call.rows = {instruction.first_row, schedule.n_tokens};
   const bool backward = instruction.kind == Instruction::Kind::kBackward;
   for (size_t k = 0; k < op.inputs.size(); ++k) {
     call.in[k] = address<T>(schedule, arena, instruction.in[k]);
@@ -45,8 +46,14 @@ size_t gradient_bytes(const std::vector<Parameter<T>*>& parameters, const Schedu
 
 template <typename T>
 Executor<T>::Executor(Ledger& ledger, const Program<T>& program, std::vector<Parameter<T>*> parameters,
-                      GradientLife life)
-    : ledger_(ledger), program_(program), parameters_(std::move(parameters)), life_(life) {}
+                      GradientLife life, std::string scratch_folder)
+    : ledger_(ledger),
+      program_(program),
+      parameters_(std::move(parameters)),
+      life_(life),
+      scratch_folder_(std::move(scratch_folder)) {
+  if (scratch_folder_.empty()) scratch_folder_ = std::filesystem::temp_directory_path().string();
+}
 
 template <typename T>
 const Schedule& Executor<T>::prepare(size_t n_tokens, bool training) {
@@ -58,6 +65,11 @@ const Schedule& Executor<T>::prepare(size_t n_tokens, bool training) {
     arena_ = Buffer();
     arena_ = Buffer(ledger_, Tag::kActivation, slot->storage.peak, "activations of a training step");
   }
+  if (slot->file_bytes > 0 && (file_ == nullptr || file_->bytes() < slot->file_bytes)) {
+    file_.reset();
+    file_ = std::make_unique<ScratchFile>(ledger_, scratch_folder_, slot->file_bytes, slot->transfers.size());
+  }
+  if (tickets_.size() < slot->transfers.size()) tickets_.resize(slot->transfers.size());
   if (training) make_gradients(*slot);
   return *slot;
 }
@@ -93,9 +105,20 @@ void Executor<T>::evaluate(const Batch& batch) {
 template <typename T>
 void Executor<T>::run(const Schedule& schedule, const Batch& batch, const GradReady& ready) {
   last_ = &schedule;
+  // Whatever ends the step, nothing may be moving in the arena afterwards.
+  struct Drain {
+    ScratchFile* file;
+    ~Drain() {
+      if (file != nullptr) file->drain();
+    }
+  } drain{file_.get()};
   for (const Instruction& instruction : schedule.instructions) {
     if (instruction.kind == Instruction::Kind::kGradReady) {
       if (ready) ready(*parameters_[instruction.parameter]);
+      continue;
+    }
+    if (instruction.kind == Instruction::Kind::kTransfer || instruction.kind == Instruction::Kind::kAwait) {
+      transfer(schedule, instruction);
       continue;
     }
     Op<T>& op = *program_.ops()[instruction.op];
@@ -106,6 +129,19 @@ void Executor<T>::run(const Schedule& schedule, const Batch& batch, const GradRe
       op.forward(call);
     }
   }
+}
+
+template <typename T>
+void Executor<T>::transfer(const Schedule& schedule, const Instruction& instruction) {
+  uint64_t& ticket = tickets_[instruction.transfer];
+  if (instruction.kind == Instruction::Kind::kAwait) {
+    file_->wait(ticket);
+    return;
+  }
+  const Transfer& transfer = schedule.transfers[instruction.transfer];
+  std::byte* memory = address<std::byte>(schedule, arena_.data(), transfer.buffer);
+  ticket = transfer.write ? file_->write(memory, transfer.bytes, transfer.file_offset)
+                          : file_->read(memory, transfer.bytes, transfer.file_offset);
 }
 
 template <typename T>

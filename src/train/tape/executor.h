@@ -7,6 +7,7 @@
 
 #include "budget/buffer.h"
 #include "train/tape/schedule.h"
+#include "train/tape/scratch_file.h"
 
 namespace mneme::train {
 
@@ -24,15 +25,16 @@ class Executor {
   using GradReady = std::function<void(Parameter<T>&)>;
 
   /// The program and parameters must outlive the executor. Memory is taken from `ledger` under Tag::kActivation and,
-  /// for training, under Tag::kGradient; Parameter::grad points there.
+  /// for training, under Tag::kGradient; Parameter::grad points there. Values with Saving::kOffload wait in a file in
+  /// `scratch_folder`; empty: the folder of temporary files.
   Executor(Ledger& ledger, const Program<T>& program, std::vector<Parameter<T>*> parameters,
-           GradientLife life = GradientLife::kStep);
+           GradientLife life = GradientLife::kStep, std::string scratch_folder = {});
 
   /// Compiles for batches of n_tokens if not done yet, and makes room for it. Throws Error(kOutOfBudget).
   const Schedule& prepare(size_t n_tokens, bool training);
   /// Forward and backward of one micro-batch; with GradientLife::kStep gradients are added to those of earlier calls
   /// since start_step(). `ready` (may be empty) is called for each parameter whose gradient is final for this
-  /// micro-batch.
+  /// micro-batch. Throws Error(kIo) when the scratch file fails; gradients are then undefined.
   void train(const Batch& batch, const GradReady& ready = {});
   /// Forward alone.
   void evaluate(const Batch& batch);
@@ -44,6 +46,7 @@ class Executor {
  private:
   void make_gradients(const Schedule& schedule);
   void run(const Schedule& schedule, const Batch& batch, const GradReady& ready);
+  void transfer(const Schedule& schedule, const Instruction& instruction);
 
   Ledger& ledger_;
   const Program<T>& program_;
@@ -52,6 +55,9 @@ class Executor {
   const Schedule* last_ = nullptr;
   GradientLife life_;
   Buffer arena_, gradients_;
+  std::string scratch_folder_;
+  std::unique_ptr<ScratchFile> file_;  ///< Ends before the arena does.
+  std::vector<uint64_t> tickets_;      ///< Of the transfers of the step.
 };
 
 /// Bytes that gradients take while one step of `schedule` runs.

@@ -14,6 +14,7 @@ namespace mneme::train {
 enum class Saving : uint8_t {
   kKeep,       ///< Stays where it is.
   kRecompute,  ///< Dropped, and computed again from kept values.
+  kOffload,    ///< A first part of its rows waits in a file, the rest is dropped and computed again (arXiv 2407.12117).
 };
 
 /// One intermediate result of a program.
@@ -22,6 +23,9 @@ struct ValueInfo {
   size_t columns = 0;
   uint32_t layer = 0;
   Saving saving = Saving::kKeep;
+  /// kOffload: part of the rows that goes to the file. All of them, whatever this says, for outputs of ops that are not
+  /// row-wise.
+  double offloaded_share = 1;
 };
 
 /// A step as a linear list of op records over numbered values. The order of the list is the schedule of forward;
@@ -31,7 +35,7 @@ class Program {
  public:
   /// A new value of `columns` per token in the current layer.
   ValueId value(std::string name, size_t columns) {
-    values_.push_back({std::move(name), columns, layer_, Saving::kKeep});
+    values_.push_back({std::move(name), columns, layer_});
     return static_cast<ValueId>(values_.size() - 1);
   }
 

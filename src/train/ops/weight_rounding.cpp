@@ -1,0 +1,90 @@
+#include "train/ops/weight_rounding.h"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "base/half.h"
+#include "base/parallel.h"
+
+namespace mneme::train {
+namespace {
+
+/// mean |W| as f16 can hold it; sums of rows in f64, in a fixed order.
+float ternary_scale(const float* w, size_t rows, size_t columns) {
+  std::vector<double> sums(rows);
+  parallel_for(rows, 16, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      double sum = 0;
+      for (size_t c = 0; c < columns; ++c) sum += std::fabs(static_cast<double>(w[i * columns + c]));
+      sums[i] = sum;
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return f16_to_f32(f32_to_f16(static_cast<float>(total / static_cast<double>(rows * columns))));
+}
+
+}  // namespace
+
+WeightRounding WeightRounding::parse(std::string_view name) {
+  if (name == "ternary") return {Kind::kTernary, DType::kTQ2_0, {}, 128};
+  if (const DTypeInfo* type = find_dtype(name)) {
+    if (type->encode == nullptr) {
+      fail(ErrorCode::kInvalidArgument, "[quantization] expected a type that can be written, found {}", type->name);
+    }
+    return {Kind::kStored, type->dtype, {}, 128};
+  }
+  try {
+    return {Kind::kFloat, DType::kF32, parse_small_float(name), 128};
+  } catch (const Error&) {
+    fail(ErrorCode::kInvalidArgument,
+         "[quantization] expected ternary, a type such as Q4_0 or a small float such as E2M1, found {}", name);
+  }
+}
+
+std::string WeightRounding::name() const {
+  switch (kind) {
+    case Kind::kNone:
+      break;
+    case Kind::kStored:
+      return std::string(dtype_info(dtype).name);
+    case Kind::kTernary:
+      return "ternary";
+    case Kind::kFloat:
+      return format.name();
+  }
+  return {};
+}
+
+size_t WeightRounding::row_multiple() const {
+  return kind == Kind::kNone ? 1 : dtype_info(dtype).block_elements;
+}
+
+void WeightRounding::apply(const float* w, size_t rows, size_t columns, float* out) const {
+  if (kind == Kind::kTernary) {
+    const float scale = ternary_scale(w, rows, columns), inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    parallel_for(rows * columns, 16384, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) out[i] = scale * std::clamp(std::nearbyint(w[i] * inverse), -1.0f, 1.0f);
+    });
+    return;
+  }
+  const DTypeInfo& type = dtype_info(dtype);
+  parallel_for(rows, std::max<size_t>(1, 4096 / columns), [&](size_t begin, size_t end) {
+    if (kind == Kind::kFloat) {
+      const std::span values(out + begin * columns, (end - begin) * columns);
+      std::copy_n(w + begin * columns, values.size(), values.data());
+      round_blocks(format, block, false, values, end - begin, columns);
+      return;
+    }
+    std::vector<std::byte> stored(row_bytes(dtype, columns));
+    for (size_t i = begin; i < end; ++i) {
+      type.encode(w + i * columns, nullptr, stored.data(), columns);
+      type.decode(stored.data(), out + i * columns, columns);
+    }
+  });
+}
+
+}  // namespace mneme::train
