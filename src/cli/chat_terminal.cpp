@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "budget/resident.h"
 #include "cli/generation_json.h"
+#include "cli/session_options.h"
 
 namespace mneme::cli {
 namespace {
@@ -45,11 +46,12 @@ std::optional<std::string> read_line(const char* prompt) {
 class Terminal {
  public:
   Terminal(Engine& engine, std::optional<ChatTemplate> chat, const std::string& system, const SamplingFlags& sampling,
-           const GlobalOptions& global)
-      : engine_(engine), sampling_(sampling), global_(global) {
+           const GlobalOptions& global, SessionRecorder* recorder, PrefixCache* cache)
+      : engine_(engine), sampling_(sampling), global_(global), recorder_(recorder), cache_(cache) {
     if (chat) {
-      session_.emplace(engine, std::move(*chat));
-      session_->set_system(system);
+      session_.emplace(engine, std::move(*chat), cache);
+      if (recorder != nullptr) session_->keep_in(*recorder);
+      if (recorder == nullptr || !system.empty()) session_->set_system(system);
     }
   }
 
@@ -65,6 +67,7 @@ class Terminal {
       } catch (const Error& e) {
         fmt::print(stderr, "error: {}{}\n", e.what(), e.hint().empty() ? "" : fmt::format(" ({})", e.hint()));
       }
+      if (recorder_ != nullptr) report_trouble(*recorder_);
     }
     fmt::print("\n");
   }
@@ -73,7 +76,7 @@ class Terminal {
   GenerationResult ask(const std::string& text, GenerationRequest request) {
     if (session_) return session_->ask(text, std::move(request));
     request.prompt = engine_.tokenizer().encode(text, {true, true});
-    Scheduler scheduler(engine_);
+    Scheduler scheduler(engine_, cache_);
     plain_ = &scheduler;
     GenerationResult result;
     const auto print = std::move(request.on_event);
@@ -174,6 +177,8 @@ class Terminal {
   Engine& engine_;
   SamplingFlags sampling_;
   const GlobalOptions& global_;
+  SessionRecorder* recorder_;
+  PrefixCache* cache_;
   std::optional<ChatSession> session_;
   Scheduler* plain_ = nullptr;
   Scheduler::RequestId plain_id_ = 0;
@@ -182,10 +187,11 @@ class Terminal {
 }  // namespace
 
 void chat_on_terminal(Engine& engine, std::optional<ChatTemplate> chat, const std::string& system,
-                      const SamplingFlags& sampling, const GlobalOptions& global) {
+                      const SamplingFlags& sampling, const GlobalOptions& global, SessionRecorder* recorder,
+                      PrefixCache* cache) {
   fmt::print(stderr, "{} tokens of context in {}; /help lists commands\n", engine.plan().context,
              format_byte_size(engine.plan().total()));
-  Terminal(engine, std::move(chat), system, sampling, global).loop();
+  Terminal(engine, std::move(chat), system, sampling, global, recorder, cache).loop();
 }
 
 }  // namespace mneme::cli

@@ -34,6 +34,8 @@ Json generation_json(const GenerationResult& result, const Engine& engine) {
               {"finish_reason", finish_reason_name(result.reason)},
               {"prompt_tokens", result.n_prompt},
               {"reused_tokens", result.n_reused},
+              {"cached_tokens", result.n_cached},
+              {"match_stop", match_stop_name(result.match_stop)},
               {"prompt_seconds", result.prompt_seconds},
               {"decode_seconds", result.decode_seconds},
               {"decode_tokens_per_second", decode_rate(result)}};

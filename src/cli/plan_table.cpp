@@ -24,6 +24,10 @@ std::string plan_table(const MemoryPlan& plan, double bytes_per_second) {
   const uint64_t free = plan.limit > plan.total() ? plan.limit - plan.total() : 0;
   out += fmt::format("{:<12} {:>10} {:>6}  of a limit of {}; {} stay free\n", "total", format_byte_size(plan.total()), "",
                      format_byte_size(plan.limit), format_byte_size(free));
+  if (plan.session_bytes > 0) {
+    out += fmt::format("{:<12} {:>10} {:>6}  at most for the session, while its file is written anew\n", "disk",
+                       format_byte_size(plan.session_bytes), "");
+  }
   out += fmt::format("speed        at most {:.1f} tokens/s with an empty context, {:.1f} with a full one (reading {}/s)\n",
                      plan.decode_rate(bytes_per_second), plan.decode_rate_full(bytes_per_second),
                      format_byte_size(static_cast<uint64_t>(bytes_per_second)));
@@ -41,10 +45,12 @@ Json plan_json(const MemoryPlan& plan, double bytes_per_second) {
           {"context", plan.context},
           {"sequences", plan.n_sequences},
           {"batch", plan.batch},
+          {"session_bytes", plan.session_bytes},
           {"weight_bytes_per_token", plan.weight_bytes_per_token},
           {"read_bytes_per_second", bytes_per_second},
           {"predicted_tokens_per_second",
-           {{"empty_context", plan.decode_rate(bytes_per_second)}, {"full_context", plan.decode_rate_full(bytes_per_second)}}}};
+           {{"empty_context", plan.decode_rate(bytes_per_second)},
+            {"full_context", plan.decode_rate_full(bytes_per_second)}}}};
 }
 
 }  // namespace mneme::cli

@@ -2,27 +2,60 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
+#include <utility>
+
+#include "context/state_io.h"
 
 namespace mneme {
 
 /// How the bytes of a layer's state grow with the tokens of its sequence. Known before admission, and exact.
-struct StateSpec {
-  uint64_t fixed_bytes = 0;      ///< Held from the first token on.
-  uint64_t bytes_per_page = 0;   ///< One more page for every page_tokens tokens ...
-  uint32_t page_tokens = 1;
-  uint32_t max_pages = ~0u;      ///< ... but never more pages than this (sliding windows).
-  bool can_truncate = true;      ///< False for states that cannot forget their last tokens (recurrent ones).
+class StateSpec {
+ public:
+  /// No state.
+  StateSpec() = default;
+  /// `bytes(tokens)` must not fall as tokens grow.
+  explicit StateSpec(std::function<uint64_t(uint64_t tokens)> bytes) : bytes_(std::move(bytes)) {}
 
   /// Bytes that the state holds after `tokens` tokens.
-  uint64_t bytes(uint64_t tokens) const {
-    const uint64_t pages = (tokens + page_tokens - 1) / page_tokens;
-    return fixed_bytes + bytes_per_page * (pages < max_pages ? pages : max_pages);
+  uint64_t bytes(uint64_t tokens) const { return bytes_ ? bytes_(tokens) : 0; }
+
+ private:
+  std::function<uint64_t(uint64_t)> bytes_;
+};
+
+/// What the layers of one sequence share while it is copied: each shared object is copied once.
+class CopyScope {
+ public:
+  /// The copy of `original`, made by `make()` when it is asked for first.
+  template <typename T, typename Make>
+  std::shared_ptr<T> shared(const T* original, Make make) {
+    std::shared_ptr<void>& copy = copies_[original];
+    if (!copy) copy = make();
+    return std::static_pointer_cast<T>(copy);
   }
+
+ private:
+  std::map<const void*, std::shared_ptr<void>> copies_;
+};
+
+/// Tokens of one page of saved state.
+constexpr int64_t kPageTokens = 256;
+
+/// Pages [begin, end); page i holds what a state keeps of the tokens [i * kPageTokens, (i + 1) * kPageTokens).
+struct PageRange {
+  int64_t begin = 0, end = 0;
 };
 
 /// State of one layer of one sequence: keys and values, or a recurrent state. Owned by the sequence, counted in the
 /// ledger, used by one thread of control at a time.
+///
+/// A state is saved as pages and a rest. A page is sealed: nothing but truncate() changes or removes it, except that a
+/// state with a bounded memory drops its oldest. It depends on the tokens up to its end alone, so it may be loaded into
+/// any sequence that begins with the same tokens. The rest is everything else and is written anew at each save. A state
+/// that seals nothing (a recurrence, statistics that change old tokens) is all rest.
 class LayerState {
  public:
   virtual ~LayerState() = default;
@@ -33,7 +66,33 @@ class LayerState {
   /// Forgets the tokens from `n_tokens` on. Returns false, and changes nothing, when the state cannot do that.
   virtual bool truncate(int64_t n_tokens) = 0;
   /// An independent copy of everything (named, since it is expensive). Throws Error(kOutOfBudget).
-  virtual std::unique_ptr<LayerState> deep_copy() const = 0;
+  std::unique_ptr<LayerState> deep_copy() const {
+    CopyScope alone;
+    return copy(alone);
+  }
+  /// The same for all layers of a sequence, which use one scope.
+  virtual std::unique_ptr<LayerState> copy(CopyScope& scope) const = 0;
+
+  /// Sealed pages that are held now.
+  virtual PageRange sealed_pages() const { return {}; }
+  /// Writes a page of sealed_pages().
+  virtual void save_page(int64_t /*page*/, StateWriter& /*out*/) const {}
+  /// Writes the rest as it was after n_tokens tokens: n_tokens() or any earlier multiple of kPageTokens. Writes nothing
+  /// and returns false when the state cannot tell that any more.
+  virtual bool save_rest(int64_t n_tokens, StateWriter& out) const = 0;
+
+  /// First page that a state of n_tokens tokens makes use of; earlier ones need not be loaded.
+  virtual int64_t first_page(int64_t /*n_tokens*/) const { return 0; }
+  /// Loading goes into an empty state of the same kind: pages in order and without gaps, then one rest. Counts
+  /// n_tokens() up. Throws Error: kCorruptData when the bytes or their order cannot be right, kOutOfBudget,
+  /// kContextOverflow; the state is of no use then.
+  virtual void load_page(int64_t page, StateReader& in);
+  /// Throws also when the pages loaded before do not suffice.
+  virtual void load_rest(StateReader& in) = 0;
 };
+
+inline void LayerState::load_page(int64_t page, StateReader&) {
+  fail(ErrorCode::kCorruptData, "[load state] expected no pages, found page {}", page);
+}
 
 }  // namespace mneme

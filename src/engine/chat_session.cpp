@@ -1,11 +1,41 @@
 #include "engine/chat_session.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace mneme {
+namespace {
 
-ChatSession::ChatSession(Engine& engine, ChatTemplate chat_template)
-    : engine_(engine), template_(std::move(chat_template)), scheduler_(engine) {}
+/// Messages from a file, as templates expect them.
+const Json& checked_messages(const Json& messages, const std::string& path) {
+  const bool good = messages.is_array() && std::all_of(messages.begin(), messages.end(), [](const Json& message) {
+                      return message.is_object() && message.contains("role") && message["role"].is_string() &&
+                             message.contains("content") && message["content"].is_string();
+                    });
+  if (!good) fail(ErrorCode::kCorruptData, "[session] {}: expected a list of messages, found something else", path);
+  return messages;
+}
+
+}  // namespace
+
+ChatSession::ChatSession(Engine& engine, ChatTemplate chat_template, PrefixCache* cache)
+    : engine_(engine), template_(std::move(chat_template)), scheduler_(engine, cache) {}
+
+void ChatSession::keep_in(SessionRecorder& recorder) {
+  const Json& details = recorder.details();
+  if (!recorder.tokens().empty() && !details.contains("messages")) {
+    fail(ErrorCode::kInvalidArgument, "[session] {}: expected a chat, found plain text: use --raw",
+         recorder.session().path());
+  }
+  if (details.contains("messages")) messages_ = checked_messages(details.at("messages"), recorder.session().path());
+  conversation_ = recorder.conversation();
+  recorder_ = &recorder;
+}
+
+void ChatSession::save() {
+  if (recorder_ != nullptr) recorder_->save({{"messages", messages_}});
+}
 
 void ChatSession::set_system(const std::string& text) {
   if (!messages_.empty() && messages_[0].at("role") == "system") messages_.erase(messages_.begin());
@@ -20,6 +50,13 @@ std::vector<TokenId> ChatSession::prompt() const {
 GenerationResult ChatSession::answer(GenerationRequest request) {
   request.prompt = prompt();
   request.conversation = conversation_;
+  if (recorder_ != nullptr) {
+    recorder_->follow(request, [this](const std::string& text) {
+      Json messages = messages_;
+      messages.push_back({{"role", "assistant"}, {"content", text}});
+      return Json{{"messages", std::move(messages)}};
+    });
+  }
   GenerationResult result;
   const auto forward = std::move(request.on_event);
   request.on_event = [&](const GenerationEvent& event) {
@@ -30,6 +67,7 @@ GenerationResult ChatSession::answer(GenerationRequest request) {
   scheduler_.run();
   if (result.reason == FinishReason::kError) throw Error(ErrorCode::kOutOfBudget, result.error);
   messages_.push_back({{"role", "assistant"}, {"content", result.text}});
+  save();
   return result;
 }
 
@@ -63,6 +101,7 @@ bool ChatSession::undo() {
   while (n > 0 && messages_[n - 1].at("role") != "user") --n;
   if (n == 0) return false;
   while (messages_.size() >= n) messages_.erase(messages_.size() - 1);
+  save();
   return true;
 }
 
@@ -70,6 +109,8 @@ void ChatSession::reset() {
   const bool has_system = !messages_.empty() && messages_[0].at("role") == "system";
   while (messages_.size() > (has_system ? 1u : 0u)) messages_.erase(messages_.size() - 1);
   *conversation_ = Conversation();
+  if (recorder_ != nullptr) recorder_->reset();
+  save();
 }
 
 void ChatSession::cancel() { scheduler_.cancel(current_); }

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/generation.h"
 #include "engine/scheduler.h"
+#include "engine/session/session_recorder.h"
 #include "model/chat/chat_template.h"
 
 namespace mneme {
@@ -15,9 +16,13 @@ namespace mneme {
 /// One dialogue with a model: its messages, and the sequence that holds what the model has read of them.
 class ChatSession {
  public:
-  /// `engine` must outlive the session. The template comes from the model's metadata unless one is given.
-  ChatSession(Engine& engine, ChatTemplate chat_template);
+  /// `engine` and `cache` (or null) must outlive the session. The template comes from the model's metadata unless one
+  /// is given.
+  ChatSession(Engine& engine, ChatTemplate chat_template, PrefixCache* cache = nullptr);
 
+  /// Goes on with the dialogue that `recorder` brought back, and saves all that follows. Throws Error(kInvalidArgument)
+  /// when its session is plain text. `recorder` must outlive the session. Call it before anything else.
+  void keep_in(SessionRecorder& recorder);
   /// Replaces the system message; empty removes it.
   void set_system(const std::string& text);
   /// Adds the user's text, generates the answer and adds it too. `request` carries sampling, limits and callbacks; its
@@ -40,6 +45,7 @@ class ChatSession {
  private:
   std::vector<TokenId> prompt() const;
   GenerationResult answer(GenerationRequest request);
+  void save();
 
   Engine& engine_;
   ChatTemplate template_;
@@ -47,6 +53,7 @@ class ChatSession {
   std::shared_ptr<Conversation> conversation_ = std::make_shared<Conversation>();
   Scheduler scheduler_;
   Scheduler::RequestId current_ = 0;
+  SessionRecorder* recorder_ = nullptr;
 };
 
 /// The template of a model: `tokenizer.chat_template`, or nothing when the model was not made for chat.

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "budget/resident.h"
+#include "weights/model_fingerprint.h"
 #include "weights/store/model_store.h"
 
 namespace mneme {
@@ -12,6 +13,7 @@ namespace mneme {
 std::unique_ptr<Engine> Engine::open(const std::string& path, const PlanRequest& request, Ledger& ledger) {
   std::unique_ptr<Engine> engine(new Engine(open_model(resolve_model(path), ledger), ledger));
   engine->model_ = Model::build(engine->file_, ledger, request.context.value_or(0));
+  engine->adapters_ = std::make_unique<Adapters>(request.adapters, engine->file_, *engine->model_);
   engine->tokenizer_ = Tokenizer::load(engine->file_.metadata());
   engine->vocabulary_ = std::make_unique<TokenizerView>(*engine->tokenizer_);
   uint64_t grammar_bytes = 0;
@@ -22,7 +24,8 @@ std::unique_ptr<Engine> Engine::open(const std::string& path, const PlanRequest&
   }
   const uint64_t counted = ledger.used(Tier::kRam);
   const uint64_t resident = resident_bytes();
-  engine->plan_ = make_plan(*engine->model_, request, resident > counted ? resident - counted : 0, grammar_bytes);
+  engine->plan_ = make_plan(*engine->model_, request,
+                            {resident > counted ? resident - counted : 0, grammar_bytes, engine->adapters_->bytes()});
   engine->state_options_ = {request.kv, engine->plan_.context, engine->plan_.batch};
   return engine;
 }
@@ -40,6 +43,7 @@ std::unique_ptr<Engine> Engine::load(const std::string& path, const PlanRequest&
     Progress progress("loading", engine->file_.tensor_bytes(), "bytes");
     engine->model_->weights.load(ledger, plan.pack, [&](uint64_t done) { progress.update(done); });
   }
+  engine->adapters_->load(ledger);
   engine->workspace_ = std::make_unique<Workspace>(ledger, plan.bytes(Tag::kActivation));
   return engine;
 }
@@ -54,6 +58,8 @@ std::unique_ptr<GrammarState> Engine::make_grammar(std::string_view gbnf) {
   }
   return std::make_unique<GrammarState>(TokenMatcher::create(std::move(grammar), trie_, ledger_));
 }
+
+std::string Engine::identity() const { return model_fingerprint(file_) + adapters_->identity(); }
 
 void Engine::check_tokens(std::span<const TokenId> tokens) const {
   for (size_t i = 0; i < tokens.size(); ++i) {

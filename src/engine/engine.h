@@ -37,6 +37,9 @@ class Engine {
   /// counted as Tag::kCache. Throws Error with the line and column of what is wrong, Error(kOutOfBudget).
   std::unique_ptr<GrammarState> make_grammar(std::string_view gbnf);
   const MemoryPlan& plan() const { return plan_; }
+  /// Tells apart everything that answers depend on: the model's file, adapters and their scales. States of one identity and
+  /// one policy of keys and values may be exchanged.
+  std::string identity() const;
   const StateOptions& state_options() const { return state_options_; }
   Ledger& ledger() const { return ledger_; }
   Workspace& workspace() { return *workspace_; }
@@ -63,6 +66,7 @@ class Engine {
   ModelFile file_;
   Ledger& ledger_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<Adapters> adapters_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<TokenizerView> vocabulary_;
   std::shared_ptr<const VocabularyTrie> trie_;

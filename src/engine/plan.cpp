@@ -8,6 +8,7 @@
 #include "base/byte_size.h"
 #include "base/error.h"
 #include "budget/resident.h"
+#include "engine/session/session.h"
 
 namespace mneme {
 namespace {
@@ -36,12 +37,8 @@ uint64_t active_weight_bytes(const Model& model, bool pack) {
   return always + (h.n_experts > 0 ? experts * h.n_experts_used / h.n_experts : 0);
 }
 
-/// Bytes that neither context nor batch change.
-struct Fixed {
-  uint64_t runtime, grammar;
-};
-
-MemoryPlan fill(const Model& model, const PlanRequest& request, const Fixed& fixed, uint64_t context, uint32_t batch) {
+MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes& fixed, uint64_t context,
+                uint32_t batch) {
   MemoryPlan plan;
   plan.limit = request.memory;
   plan.context = context;
@@ -56,6 +53,7 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const Fixed& fix
     widest = std::max(widest, matrix->columns());
     types.insert(matrix->stored.dtype);
   }
+  if (fixed.adapters > 0) types.insert(DType::kF32);
   const std::vector<DType> dtypes(types.begin(), types.end());
   plan.rows = {
       {Tag::kWeights, fmt::format("{} matrices", model.weights.matrices.size()),
@@ -66,14 +64,21 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const Fixed& fix
       {Tag::kScratch, "prepared inputs of products", kernels::matmul_scratch_bytes(batch, widest, dtypes)},
       {Tag::kRuntime, "program, libraries, vocabulary", fixed.runtime + kRuntimeSlack},
   };
+  if (fixed.adapters > 0) {
+    plan.rows.insert(
+        plan.rows.begin() + 1,
+        {Tag::kWeights, fmt::format("{} adapter{}", request.adapters.size(), request.adapters.size() == 1 ? "" : "s"),
+         fixed.adapters});
+  }
   if (request.grammar) plan.rows.push_back({Tag::kCache, "grammars: vocabulary tree, masks", fixed.grammar});
-  plan.weight_bytes_per_token = active_weight_bytes(model, request.pack);
+  plan.weight_bytes_per_token = active_weight_bytes(model, request.pack) + fixed.adapters;
   plan.kv_bytes_per_token_at_end = kv;
+  if (request.session) plan.session_bytes = Session::most_bytes(kv);
   return plan;
 }
 
 /// Largest context up to `most` whose plan fits, in steps of 256 tokens; 0 when even one step does not.
-uint64_t largest_context(const Model& model, const PlanRequest& request, const Fixed& fixed, uint64_t most,
+uint64_t largest_context(const Model& model, const PlanRequest& request, const FixedBytes& fixed, uint64_t most,
                          uint32_t batch) {
   constexpr uint64_t kStep = 256;
   const auto fits = [&](uint64_t context) {
@@ -90,7 +95,8 @@ uint64_t largest_context(const Model& model, const PlanRequest& request, const F
   return std::min(most, low * kStep);
 }
 
-[[noreturn]] void refuse(const Model& model, const PlanRequest& request, const Fixed& fixed, const MemoryPlan& plan) {
+[[noreturn]] void refuse(const Model& model, const PlanRequest& request, const FixedBytes& fixed,
+                         const MemoryPlan& plan) {
   const uint64_t short_context = std::min<uint64_t>(plan.context, 256);
   const uint32_t short_batch = model.causal ? plan.batch : static_cast<uint32_t>(short_context);
   const uint64_t minimum = fill(model, request, fixed, short_context, short_batch).total();
@@ -133,8 +139,7 @@ double MemoryPlan::decode_rate_full(double bytes_per_second) const {
          static_cast<double>(std::max<uint64_t>(1, weight_bytes_per_token + kv_bytes_per_token_at_end));
 }
 
-MemoryPlan make_plan(const Model& model, const PlanRequest& given, uint64_t runtime_bytes, uint64_t grammar_bytes) {
-  const Fixed fixed{runtime_bytes, grammar_bytes};
+MemoryPlan make_plan(const Model& model, const PlanRequest& given, const FixedBytes& fixed) {
   PlanRequest request = given;
   const uint64_t trained = model.hyper.n_context;
   if (request.memory == 0) request.memory = machine_memory_bytes();

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "model/adapters.h"
 #include "model/model.h"
 
 namespace mneme {
@@ -17,7 +18,9 @@ struct PlanRequest {
   std::optional<uint32_t> batch;    ///< Tokens of one forward pass; without it, the largest of 512, 256, ... that fits.
   KvPolicy kv = KvPolicy::parse("f16");
   bool pack = true;      ///< Re-arrange weights for the processor.
+  std::vector<AdapterChoice> adapters = {};
   bool grammar = false;  ///< Requests may bring a grammar: keep room for what it needs.
+  bool session = false;  ///< The sequence is kept in a session on disk.
 };
 
 /// Where each byte will go, computed from headers before anything is loaded.
@@ -35,6 +38,7 @@ struct MemoryPlan {
   bool pack = true;
   uint64_t weight_bytes_per_token = 0;     ///< Weights read to produce one token (of the experts only those used).
   uint64_t kv_bytes_per_token_at_end = 0;  ///< Keys and values read for one token when the context is full.
+  uint64_t session_bytes = 0;              ///< Most that a session's file takes on disk; not in the rows.
 
   uint64_t total() const;
   uint64_t bytes(Tag tag) const;
@@ -43,10 +47,15 @@ struct MemoryPlan {
   double decode_rate_full(double bytes_per_second) const;
 };
 
-/// Makes the plan. `runtime_bytes` is what the process holds already (program, libraries, vocabulary), `grammar_bytes`
-/// what grammars need, when the request wants them. Throws Error(kOutOfBudget) with the table's sums, the least memory
+/// Bytes that neither context nor batch change.
+struct FixedBytes {
+  uint64_t runtime = 0;   ///< What the process holds already: program, libraries, vocabulary.
+  uint64_t grammar = 0;   ///< What grammars need, when the request wants them.
+  uint64_t adapters = 0;  ///< Factors of adapters.
+};
+
+/// Makes the plan. Throws Error(kOutOfBudget) with the table's sums, the least memory
 /// that would do and what to change, or Error(kInvalidArgument) for a context beyond the trained one.
-MemoryPlan make_plan(const Model& model, const PlanRequest& request, uint64_t runtime_bytes,
-                     uint64_t grammar_bytes = 0);
+MemoryPlan make_plan(const Model& model, const PlanRequest& request, const FixedBytes& fixed);
 
 }  // namespace mneme

@@ -33,24 +33,24 @@ TEST_F(PlanTest, ContextShrinksToTheLimitAndTheTableAddsUp) {
   PlanRequest request;
   request.memory = uint64_t{1} << 30;
   request.batch = 64;
-  const MemoryPlan roomy = make_plan(*model_, request, kRuntime);
+  const MemoryPlan roomy = make_plan(*model_, request, {kRuntime});
   EXPECT_EQ(roomy.context, model_->hyper.n_context);
   EXPECT_LE(roomy.total(), request.memory);
   request.memory = roomy.total() - roomy.bytes(Tag::kKv) / 2;
-  const MemoryPlan tight = make_plan(*model_, request, kRuntime);
+  const MemoryPlan tight = make_plan(*model_, request, {kRuntime});
   EXPECT_LT(tight.context, roomy.context);
   EXPECT_GT(tight.context, 0u);
   EXPECT_LE(tight.total(), request.memory);
   // One more block of context would not have fitted.
   request.context = tight.context + 256;
-  EXPECT_THROW(make_plan(*model_, request, kRuntime), Error);
+  EXPECT_THROW(make_plan(*model_, request, {kRuntime}), Error);
 }
 
 TEST_F(PlanTest, RefusalNamesTheMinimumAndTheMinimumWorks) {
   PlanRequest request;
   request.memory = uint64_t{1} << 20;
   try {
-    make_plan(*model_, request, kRuntime);
+    make_plan(*model_, request, {kRuntime});
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kOutOfBudget);
@@ -59,19 +59,19 @@ TEST_F(PlanTest, RefusalNamesTheMinimumAndTheMinimumWorks) {
   }
   request.context = model_->hyper.n_context + 1;
   request.memory = uint64_t{1} << 30;
-  EXPECT_THROW(make_plan(*model_, request, kRuntime), Error);
+  EXPECT_THROW(make_plan(*model_, request, {kRuntime}), Error);
   request.context = 256;
   request.n_sequences = 0;
-  EXPECT_THROW(make_plan(*model_, request, kRuntime), Error);
+  EXPECT_THROW(make_plan(*model_, request, {kRuntime}), Error);
 }
 
 TEST_F(PlanTest, MoreSequencesNeedExactlyTheirState) {
   PlanRequest request;
   request.memory = uint64_t{1} << 30;
   request.context = 512;
-  const MemoryPlan one = make_plan(*model_, request, kRuntime);
+  const MemoryPlan one = make_plan(*model_, request, {kRuntime});
   request.n_sequences = 4;
-  const MemoryPlan four = make_plan(*model_, request, kRuntime);
+  const MemoryPlan four = make_plan(*model_, request, {kRuntime});
   EXPECT_EQ(four.bytes(Tag::kKv), 4 * one.bytes(Tag::kKv));
   EXPECT_EQ(one.bytes(Tag::kKv), model_->state_bytes({request.kv, 512, one.batch}, 512));
 }

@@ -67,7 +67,7 @@ struct Scheduler::Active {
   SequenceState& state() { return *conversation->state; }
 };
 
-Scheduler::Scheduler(Engine& engine) : engine_(engine) {}
+Scheduler::Scheduler(Engine& engine, PrefixCache* cache) : engine_(engine), cache_(cache) {}
 Scheduler::~Scheduler() = default;
 
 Scheduler::RequestId Scheduler::submit(GenerationRequest request) {
@@ -137,12 +137,53 @@ bool Scheduler::try_start(Active& active, bool alone) {
     if (alone) active.headroom = engine_.ledger().reserve(Tag::kKv, more, "context of a request");  // throws the numbers
     return false;
   }
-  for (TokenId token : prompt) active.sampler.accept(token);  // penalties see the prompt
+  if (active.request.sampler_state.is_null()) {
+    for (TokenId token : prompt) active.sampler.accept(token);  // penalties see the prompt
+  } else {
+    active.sampler.load_state(active.request.sampler_state);
+  }
   active.headroom = std::move(*headroom);
-  active.n_read = shared;
-  active.result.n_reused = static_cast<uint32_t>(shared);
   active.started = Clock::now();
+  active.n_read = shared;
+  if (cache_ != nullptr && active.request.cache.use) reuse_cached(active, shared);
+  active.result.n_reused = static_cast<uint32_t>(active.n_read);
   return true;
+}
+
+/// Takes the beginning of the prompt from the cache when that has more of it than the sequence holds already.
+void Scheduler::reuse_cached(Active& active, size_t shared) {
+  const std::vector<TokenId>& prompt = active.request.prompt;
+  const PrefixMatch match = cache_->match(active.request.cache.tenant, prompt, prompt.size() - 1);
+  active.result.match_stop = match.stop;
+  active.result.n_equal = static_cast<uint32_t>(match.n_equal);
+  if (match.n_tokens <= shared) return;
+  Conversation& conversation = *active.conversation;
+  const auto budget = [&](uint64_t tokens) { return engine_.model().state_bytes(engine_.state_options(), tokens); };
+  const uint64_t worst = budget(active.max_total), held = budget(match.n_tokens);
+  conversation = Conversation();
+  try {
+    active.headroom.resize(worst > held ? worst - held : 0);
+    conversation.state = engine_.make_state();
+    match.load(conversation.state->layers());
+    conversation.state->advance(static_cast<int64_t>(match.n_tokens));
+    conversation.tokens.assign(prompt.begin(), prompt.begin() + static_cast<long>(match.n_tokens));
+    active.n_read = match.n_tokens;
+    active.result.n_cached = static_cast<uint32_t>(match.n_tokens);
+  } catch (const Error&) {  // another thread took the room meanwhile, or a block does not fit: computed instead
+    conversation = Conversation();
+    conversation.state = engine_.make_state();
+    active.headroom.resize(worst);
+    active.n_read = 0;
+    active.result.match_stop = MatchStop::kUnreadable;
+  }
+}
+
+/// Leaves pages that became full in the cache.
+void Scheduler::keep_cached(Active& active, int64_t n_before) {
+  const int64_t n_tokens = active.state().n_tokens();
+  if (cache_ == nullptr || !active.request.cache.keep || n_before / kPageTokens == n_tokens / kPageTokens) return;
+  cache_->keep(active.request.cache.tenant, active.conversation->tokens, active.state().layers(),
+               active.request.cache.rules, ns_per_token_);
 }
 
 void Scheduler::admit() {
@@ -209,6 +250,7 @@ void Scheduler::pass() {
     add(*active, piece, active->n_read + n == active->request.prompt.size());
   }
 
+  const auto pass_started = Clock::now();
   std::vector<SequenceSlice> slices;
   std::vector<size_t> rows;
   for (const Part& part : parts) {
@@ -228,11 +270,15 @@ void Scheduler::pass() {
   float* const logits = rows.empty() ? nullptr : workspace.floats(rows.size() * n_logits);
   if (!rows.empty()) engine_.model().logits(hidden, rows, workspace, logits);
 
+  const double pass_ns = 1e9 * seconds_between(pass_started, Clock::now()) / static_cast<double>(tokens.size());
+  ns_per_token_ = ns_per_token_ == 0 ? pass_ns : 0.75 * ns_per_token_ + 0.25 * pass_ns;
+
   size_t row = 0;
   for (const Part& part : parts) {
     Active& active = *part.active;
     active.conversation->tokens.insert(active.conversation->tokens.end(), tokens.begin() + static_cast<long>(part.begin),
                                        tokens.begin() + static_cast<long>(part.begin + part.n));
+    keep_cached(active, active.state().n_tokens() - static_cast<int64_t>(part.n));
     if (active.reading()) active.n_read += part.n;
     if (!part.wants_logits) continue;
     const std::span<const float> out(logits + row++ * n_logits, engine_.model().hyper.n_vocab);
@@ -272,6 +318,7 @@ void Scheduler::deliver(Active& active, std::span<const float> logits) {
 
   GenerationEvent event;
   event.token = &result.tokens.back();
+  event.sampler = &active.sampler;
   event.text = active.stops.push(active.detokenizer.push(active.next));
   result.text += event.text;
   if (request.on_event) request.on_event(event);
@@ -304,14 +351,14 @@ void Scheduler::finish(Active& active, FinishReason reason, const std::string& e
   if (active.request.on_event) active.request.on_event(event);
 }
 
-GenerationResult generate(Engine& engine, GenerationRequest request) {
+GenerationResult generate(Engine& engine, GenerationRequest request, PrefixCache* cache) {
   GenerationResult result;
   const auto forward = std::move(request.on_event);
   request.on_event = [&](const GenerationEvent& event) {
     if (forward) forward(event);
     if (event.finished != nullptr) result = *event.finished;
   };
-  Scheduler scheduler(engine);
+  Scheduler scheduler(engine, cache);
   scheduler.submit(std::move(request));
   scheduler.run();
   if (result.reason == FinishReason::kError) throw Error(ErrorCode::kOutOfBudget, result.error);

@@ -24,8 +24,9 @@ class Scheduler {
  public:
   using RequestId = uint64_t;
 
-  /// `engine` must outlive the scheduler; at most plan().n_sequences requests run at once.
-  explicit Scheduler(Engine& engine);
+  /// `engine` and `cache` (or null), a cache of this engine's model and policy, must outlive the scheduler; at most
+  /// plan().n_sequences requests run at once.
+  explicit Scheduler(Engine& engine, PrefixCache* cache = nullptr);
   ~Scheduler();
 
   /// Queues a request. Throws Error for an empty or impossible one (tokens out of range, longer than the context with the
@@ -47,11 +48,15 @@ class Scheduler {
   void take_submissions();
   void admit();
   bool try_start(Active& active, bool alone);
+  void reuse_cached(Active& active, size_t shared);
+  void keep_cached(Active& active, int64_t n_before);
   void pass();
   void deliver(Active& active, std::span<const float> logits);
   void finish(Active& active, FinishReason reason, const std::string& error = {});
 
   Engine& engine_;
+  PrefixCache* cache_;
+  double ns_per_token_ = 0;                      ///< Of recent passes.
   mutable std::mutex mutex_;                     ///< Guards incoming_, cancelled_ and next_id_.
   std::vector<std::unique_ptr<Active>> incoming_;
   std::vector<RequestId> cancelled_;
@@ -62,6 +67,6 @@ class Scheduler {
 };
 
 /// Runs one request alone and returns its result. Throws Error when it fails.
-GenerationResult generate(Engine& engine, GenerationRequest request);
+GenerationResult generate(Engine& engine, GenerationRequest request, PrefixCache* cache = nullptr);
 
 }  // namespace mneme

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "context/kv_policy.h"
@@ -16,6 +17,14 @@ class SequenceState {
   explicit SequenceState(std::vector<std::unique_ptr<LayerState>> layers) : layers_(std::move(layers)) {}
 
   LayerState* layer(size_t i) { return layers_[i].get(); }
+  const LayerState* layer(size_t i) const { return layers_[i].get(); }
+  size_t n_layers() const { return layers_.size(); }
+  /// All layers, null for those that keep no state.
+  std::vector<LayerState*> layers() const {
+    std::vector<LayerState*> out;
+    for (const auto& layer : layers_) out.push_back(layer.get());
+    return out;
+  }
   /// Tokens that every layer has seen.
   int64_t n_tokens() const { return n_tokens_; }
   void advance(int64_t n) { n_tokens_ += n; }
@@ -51,6 +60,7 @@ struct StateOptions {
   KvPolicy kv;
   uint64_t max_tokens = 0;  ///< Of the sequence.
   uint32_t max_batch = 0;   ///< Tokens of one forward pass.
+  KvPlace place = {};       ///< Of one layer; filled in by the model.
 };
 
 /// The part of a layer that moves information between the tokens of a sequence: attention over keys and values, or a
@@ -59,6 +69,8 @@ struct StateOptions {
 class SequenceMixer {
  public:
   virtual ~SequenceMixer() = default;
+  /// Shape of the keys and values that the layer keeps, if it does.
+  virtual std::optional<KvShape> kv_shape() const { return std::nullopt; }
   /// Bytes of one sequence's state, exact.
   virtual StateSpec state_spec(const StateOptions& options) const = 0;
   /// An empty state, or null when state_spec() is always zero.

@@ -18,9 +18,10 @@ bool SequenceState::truncate(int64_t n_tokens) {
 }
 
 std::unique_ptr<SequenceState> SequenceState::deep_copy() const {
+  CopyScope scope;
   std::vector<std::unique_ptr<LayerState>> layers;
   layers.reserve(layers_.size());
-  for (const auto& layer : layers_) layers.push_back(layer ? layer->deep_copy() : nullptr);
+  for (const auto& layer : layers_) layers.push_back(layer ? layer->copy(scope) : nullptr);
   auto copy = std::make_unique<SequenceState>(std::move(layers));
   copy->n_tokens_ = n_tokens_;
   return copy;

@@ -15,7 +15,9 @@
 #include "cli/model_options.h"
 #include "cli/plan_table.h"
 #include "cli/sampling_flags.h"
+#include "cli/session_options.h"
 #include "engine/chat_session.h"
+#include "engine/session/text_session.h"
 
 namespace mneme::cli {
 namespace {
@@ -23,6 +25,7 @@ namespace {
 struct Options {
   ModelOptions model;
   SamplingFlags sampling;
+  SessionOptions session;
   std::string prompt, prompt_file, system, template_file;
   bool raw = false, has_prompt = false;
 };
@@ -48,16 +51,22 @@ void print_end(const GenerationResult& result, const Engine& engine, const Globa
   if (global.verbose) fmt::print(stderr, "{}\n", generation_summary(result));
 }
 
-void complete(const Options& options, const GlobalOptions& global, Engine& engine) {
+void complete(const Options& options, const GlobalOptions& global, Engine& engine, SessionRecorder* recorder,
+              PrefixCache* cache) {
   GenerationRequest request = printing_request(options, global, engine);
+  if (recorder != nullptr) {
+    print_end(continue_text(engine, *recorder, options.prompt, std::move(request), cache), engine, global);
+    return;
+  }
   request.prompt = engine.tokenizer().encode(options.prompt, {true, true});
-  print_end(generate(engine, std::move(request)), engine, global);
+  print_end(generate(engine, std::move(request), cache), engine, global);
 }
 
 void run(Options options, const GlobalOptions& global) {
   if (!options.prompt_file.empty()) options.prompt = read_text_file(options.prompt_file);
-  const bool one_shot = options.has_prompt;
-  if (one_shot && options.prompt.empty())
+  const bool goes_on = options.raw && options.session.used();  // without a prompt: where the text stopped
+  const bool one_shot = options.has_prompt || goes_on;
+  if (one_shot && options.prompt.empty() && !goes_on)
     fail(ErrorCode::kInvalidArgument, "[run] expected a prompt, found an empty text");
   if (!one_shot && ::isatty(STDIN_FILENO) == 0) {
     fail(ErrorCode::kInvalidArgument, "[run] expected -p TEXT, --file FILE or a terminal to chat on");
@@ -65,6 +74,7 @@ void run(Options options, const GlobalOptions& global) {
   Ledger ledger;
   PlanRequest plan = options.model.request();
   plan.grammar = options.sampling.has_grammar();
+  plan.session = options.session.used();
   const auto engine = Engine::load(options.model.model, plan, ledger);
   if (!engine->model().output) {
     fail(ErrorCode::kUnsupported, "[run] {} is an encoder: use `mneme embed`", options.model.model);
@@ -78,18 +88,29 @@ void run(Options options, const GlobalOptions& global) {
                ? model_chat_template(*engine)
                : std::optional(ChatTemplate::from_source(read_text_file(options.template_file), "", ""));
   }
+  if (options.session.used() && !chat && !options.raw) {
+    fail(ErrorCode::kInvalidArgument, "[run] {} has no chat template: a session needs --template FILE or --raw",
+         options.model.model);
+  }
+  const auto recorder = options.session.open(*engine);
+  TieredCache tiers = options.session.open_cache(*engine);
+  PrefixCache* const cache = tiers.cache.get();
   if (one_shot) {
     if (!chat) {
-      complete(options, global, *engine);
-      return;
+      complete(options, global, *engine, recorder.get(), cache);
+    } else {
+      ChatSession session(*engine, std::move(*chat), cache);
+      if (recorder) session.keep_in(*recorder);
+      if (!recorder || !options.system.empty()) session.set_system(options.system);
+      print_end(session.ask(options.prompt, printing_request(options, global, *engine)), *engine, global);
     }
-    ChatSession session(*engine, std::move(*chat));
-    session.set_system(options.system);
-    print_end(session.ask(options.prompt, printing_request(options, global, *engine)), *engine, global);
+    if (recorder) report_trouble(*recorder);
+    tiers.finish_writing();
     return;
   }
   if (!chat) fmt::print(stderr, "This model has no chat template: each line you type is continued as plain text.\n");
-  chat_on_terminal(*engine, std::move(chat), options.system, options.sampling, global);
+  chat_on_terminal(*engine, std::move(chat), options.system, options.sampling, global, recorder.get(), cache);
+  tiers.finish_writing();
 }
 
 }  // namespace
@@ -104,10 +125,12 @@ void add_run(CLI::App& app, GlobalOptions& global) {
   command->add_flag("--raw", options->raw, "Complete plain text: no chat template, only the text on stdout");
   command->add_option("--system", options->system, "System message");
   command->add_option("--template", options->template_file, "Chat template in a file, instead of the model's own");
+  options->session.add_to(*command);
   options->sampling.add_to(*command);
   command->footer(
       "Without -p it opens a chat; /help lists what can be typed there, Ctrl-C stops an answer.\n"
       "Examples: mneme run model.gguf --memory 2G\n"
+      "          mneme run model.gguf --session work      (the same again goes on with that chat)\n"
       "          mneme run model.gguf --raw -p \"Once upon a time\" -n 100 --temp 0");
   command->callback([options, prompt, file, &global] {
     options->has_prompt = prompt->count() + file->count() > 0;
