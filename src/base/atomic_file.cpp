@@ -75,13 +75,23 @@ void AtomicFile::commit() {
   flush();
   if (::fsync(file_) != 0) fail_errno("sync", temporary_);
   const int file = std::exchange(file_, -1);
-  if (::close(file) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
+  if (::close(file) != 0) {
     const int reason = errno;
     ::unlink(temporary_.c_str());
     errno = reason;
-    fail_errno("rename", path_);
+    fail_errno("close", temporary_);
   }
-  sync_folder_of(path_);
+  try {
+    rename_durably(temporary_, path_);
+  } catch (...) {
+    ::unlink(temporary_.c_str());
+    throw;
+  }
+}
+
+void rename_durably(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) fail_errno("rename", to);
+  sync_folder_of(to);
 }
 
 std::string read_text_file(const std::string& path, uint64_t max_bytes) {

@@ -33,6 +33,9 @@ class AtomicFile {
   std::string pending_;
 };
 
+/// Gives a synced file its final name, replacing any older one, and makes the name durable. Throws Error(kIo).
+void rename_durably(const std::string& from, const std::string& to);
+
 /// Whole file as bytes in a string; refuses files above `max_bytes`. Throws Error.
 std::string read_text_file(const std::string& path, uint64_t max_bytes = uint64_t{1} << 30);
 

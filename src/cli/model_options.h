@@ -1,25 +1,28 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <string>
+#include <vector>
 
 #include "engine/plan.h"
 
 namespace mneme::cli {
 
-/// The options of every command that opens a model for running: MODEL --memory --context --kv --batch --no-pack.
+/// The options of every command that opens a model for running: MODEL --memory --context --kv --batch --no-pack
+/// --adapter.
 struct ModelOptions {
   std::string model;
   std::string memory, context;
-  std::string kv = "f16";
+  std::string kv = "f16", kv_text;
+  double kv_bound = 0.02;
   uint32_t batch = 0;
   uint32_t sequences = 1;
   bool no_pack = false;
+  std::vector<std::string> adapters;
 
   /// Adds the options to a command.
   void add_to(CLI::App& command, bool with_sequences = false);
-  /// Checked form. Throws Error(kInvalidArgument).
+  /// Checked form; with `--kv auto` after measuring. Throws Error.
   PlanRequest request() const;
 };
 

@@ -8,6 +8,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "context/attention_spans.h"
 #include "kernels/attention.h"
 #include "kernels/vector_ops.h"
 
@@ -15,6 +16,7 @@ namespace mneme {
 namespace {
 
 constexpr uint32_t kBlock = DenseKv::kBlockTokens;
+static_assert(kBlock == kPageTokens, "pages of saved state are blocks");
 
 size_t element_bytes(DType dtype) { return dtype_info(dtype).block_bytes; }
 
@@ -44,16 +46,18 @@ void store_row(DType dtype, const float* x, size_t n, std::byte* out) {
 
 }  // namespace
 
-StateSpec DenseKv::spec(const KvShape& shape, DType dtype, uint64_t max_tokens, uint32_t max_batch) {
-  StateSpec spec;
-  spec.page_tokens = kBlock;
-  spec.bytes_per_page =
+StateSpec DenseKv::spec(const KvShape& shape, DType dtype, uint64_t max_tokens, uint32_t max_batch, uint32_t sinks) {
+  const uint64_t slot_bytes =
       block_bytes(dtype, shape.n_kv_heads, shape.key_dim) + block_bytes(dtype, shape.n_kv_heads, shape.value_dim);
-  spec.max_pages = static_cast<uint32_t>(slots_for(shape, max_tokens, max_batch));
-  return spec;
+  const auto n_slots = static_cast<uint64_t>(slots_for(shape, max_tokens, max_batch));
+  const uint64_t sink_bytes = sinks > 0 ? OpenTail::reserved_bytes(shape, sinks) : 0;
+  return StateSpec([=](uint64_t tokens) {
+    return sink_bytes + slot_bytes * std::min(n_slots, div_up<uint64_t>(tokens, kBlock));
+  });
 }
 
-DenseKv::DenseKv(const KvShape& shape, DType dtype, uint64_t max_tokens, uint32_t max_batch, Ledger& ledger)
+DenseKv::DenseKv(const KvShape& shape, DType dtype, uint64_t max_tokens, uint32_t max_batch, Ledger& ledger,
+                 uint32_t sinks)
     : shape_(shape),
       dtype_(dtype),
       ledger_(ledger),
@@ -65,7 +69,10 @@ DenseKv::DenseKv(const KvShape& shape, DType dtype, uint64_t max_tokens, uint32_
       key_block_bytes_(block_bytes(dtype, shape.n_kv_heads, shape.key_dim)),
       value_block_bytes_(block_bytes(dtype, shape.n_kv_heads, shape.value_dim)),
       keys_(ledger, Tag::kKv, key_block_bytes_ * static_cast<size_t>(n_slots_), "keys"),
-      values_(ledger, Tag::kKv, value_block_bytes_ * static_cast<size_t>(n_slots_), "values") {}
+      values_(ledger, Tag::kKv, value_block_bytes_ * static_cast<size_t>(n_slots_), "values"),
+      n_sinks_(sinks) {
+  if (sinks > 0) sinks_.emplace(shape, sinks, ledger);
+}
 
 const std::byte* DenseKv::key_run(int64_t block, size_t head) const {
   return keys_.data() + slot_of(block) * key_block_bytes_ + head * key_head_bytes_;
@@ -75,16 +82,19 @@ const std::byte* DenseKv::value_run(int64_t block, size_t head) const {
   return values_.data() + slot_of(block) * value_block_bytes_ + head * value_head_bytes_;
 }
 
-void DenseKv::append(const KvRows& rows) {
-  if (rows.n_tokens == 0) return;
-  const int64_t end = n_tokens_ + static_cast<int64_t>(rows.n_tokens);
-  if (static_cast<uint64_t>(end) > max_tokens_) {
+void DenseKv::reserve(size_t n_tokens) {
+  const uint64_t end = static_cast<uint64_t>(n_tokens_) + n_tokens;
+  if (end > max_tokens_) {
     fail(ErrorCode::kContextOverflow, "[append] expected at most {} tokens of context, found {}", max_tokens_, end);
   }
-  if (shape_.window != 0 && rows.n_tokens > max_batch_) {
-    fail(ErrorCode::kInvalidArgument, "[append] expected at most {} tokens at once, found {}", max_batch_, rows.n_tokens);
+  if (shape_.window != 0 && n_tokens > max_batch_) {
+    fail(ErrorCode::kInvalidArgument, "[append] expected at most {} tokens at once, found {}", max_batch_, n_tokens);
   }
-  const size_t slots = static_cast<size_t>(std::min<int64_t>(n_slots_, (end + kBlock - 1) / kBlock));
+  grow_for(static_cast<int64_t>(end));
+}
+
+void DenseKv::grow_for(int64_t n_tokens) {
+  const size_t slots = std::min(static_cast<size_t>(n_slots_), div_up<size_t>(static_cast<size_t>(n_tokens), kBlock));
   const size_t values_before = values_.committed();
   values_.grow_to(slots * value_block_bytes_);
   try {
@@ -93,7 +103,15 @@ void DenseKv::append(const KvRows& rows) {
     values_.shrink_to(values_before);
     throw;
   }
+}
 
+void DenseKv::extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) {
+  append(rows);
+  attend(queries, rows.n_tokens, out, out_stride);
+}
+
+void DenseKv::append(const KvRows& rows) {
+  const int64_t end = n_tokens_ + static_cast<int64_t>(rows.n_tokens);
   const size_t key_row = shape_.key_dim * element_bytes(dtype_), value_row = shape_.value_dim * element_bytes(dtype_);
   const int64_t first = n_tokens_;
   parallel_for(rows.n_tokens, 16, [&](size_t begin, size_t stop) {
@@ -114,126 +132,67 @@ void DenseKv::append(const KvRows& rows) {
       }
     }
   });
-  n_tokens_ = end;
-  oldest_ = std::max(oldest_, ((end + kBlock - 1) / kBlock - n_slots_) * kBlock);
+  if (sinks_ && sinks_->size() < n_sinks_) {
+    sinks_->append(rows, 0, std::min<size_t>(rows.n_tokens, n_sinks_ - sinks_->size()));
+  }
+  advance_to(end);
 }
 
-void DenseKv::attend(const KvQueries& queries, float* out, size_t out_stride) const {
-  const size_t n_heads = queries.n_heads, group = n_heads / shape_.n_kv_heads;
-  const size_t key_dim = shape_.key_dim, value_dim = shape_.value_dim;
-  const int64_t first_query = n_tokens_ - static_cast<int64_t>(queries.n_tokens);
+void DenseKv::advance_to(int64_t n_tokens) {
+  n_tokens_ = n_tokens;
+  oldest_ = std::max(oldest_, ((n_tokens + kBlock - 1) / kBlock - n_slots_) * kBlock);
+}
+
+/// The token at position n_tokens will need those from here on.
+int64_t DenseKv::oldest_needed(int64_t n_tokens) const {
+  return shape_.window == 0 ? 0 : std::max<int64_t>(0, n_tokens - shape_.window + 1);
+}
+
+void DenseKv::attend(const KvQueries& queries, size_t n_query_tokens, float* out, size_t out_stride) const {
+  const size_t group = queries.n_heads / shape_.n_kv_heads;
+  const int64_t first_query = n_tokens_ - static_cast<int64_t>(n_query_tokens);
   const int64_t window = shape_.window == 0 ? n_tokens_ : shape_.window;
+  const int64_t first_block = std::max<int64_t>(0, first_query + 1 - window) / kBlock;
+  const int64_t last_block = (n_tokens_ - 1) / kBlock;
 
-  // A task is one kv head and a few consecutive tokens; their rows (tokens x group) share every key that is read.
-  constexpr size_t kTaskRows = 64;
-  const size_t task_tokens = std::max<size_t>(1, kTaskRows / group);
-  const size_t token_tasks = div_up(queries.n_tokens, task_tokens);
-
-  // Few tasks and many keys (decode): blocks are spread over threads too, and their triples merged in order. The split is
-  // into single blocks in either case, so the result does not depend on the way taken.
-  const auto run_task = [&](size_t head, size_t first_token, size_t n_tokens, int64_t block_begin, int64_t block_end,
-                            const kernels::AttentionTriple& result) {
-    const size_t n_rows = n_tokens * group;
-    std::vector<float> q(n_rows * key_dim), part(n_rows * (value_dim + 2));
+  // A span is a block; sinks come first when there are some outside of the first token's window.
+  const size_t sink_spans = sinks_ && first_query + static_cast<int64_t>(n_query_tokens) > window ? 1 : 0;
+  const auto attend_span = [&](const SpanRows& rows, size_t span, const kernels::AttentionTriple& result) {
+    const size_t n_rows = rows.queries.n_rows;
     std::vector<uint32_t> range(2 * n_rows);
-    for (size_t t = 0; t < n_tokens; ++t) {
-      std::copy_n(queries.q + (first_token + t) * queries.q_stride + head * group * key_dim, group * key_dim,
-                  q.data() + t * group * key_dim);
-    }
-    const kernels::AttentionQueries rows{q.data(), n_rows,        key_dim,         key_dim,
-                                         value_dim, queries.scale, queries.softcap};
-    const kernels::AttentionTriple fresh{part.data(), part.data() + n_rows, part.data() + 2 * n_rows, value_dim};
-    for (int64_t block = block_begin; block < block_end; ++block) {
-      const int64_t start = block * kBlock;
+    const auto position_of = [&](size_t r) { return first_query + static_cast<int64_t>(rows.first_token + r / group); };
+    if (span < sink_spans) {
       for (size_t r = 0; r < n_rows; ++r) {
-        const int64_t position = first_query + static_cast<int64_t>(first_token + r / group);
-        const int64_t last = std::clamp<int64_t>(position + 1 - start, 0, kBlock);
-        range[r] = static_cast<uint32_t>(std::clamp<int64_t>(position + 1 - window - start, 0, last));
-        range[n_rows + r] = static_cast<uint32_t>(last);
+        range[n_rows + r] = static_cast<uint32_t>(std::clamp<int64_t>(position_of(r) + 1 - window, 0, n_sinks_));
       }
-      const kernels::AttentionKeys keys{key_run(block, head),
-                                        value_run(block, head),
-                                        key_dim * element_bytes(dtype_),
-                                        value_dim * element_bytes(dtype_),
-                                        dtype_,
-                                        range.data(),
-                                        range.data() + n_rows};
-      std::fill_n(fresh.max, n_rows, -std::numeric_limits<float>::infinity());
-      std::fill_n(fresh.sum, n_rows * (value_dim + 1), 0.0f);
-      kernels::attend(rows, keys, fresh);
-      kernels::merge_attention(fresh, n_rows, value_dim, result);
+      kernels::attend(rows.queries,
+                      {sinks_->key(rows.head, 0), sinks_->value(rows.head, 0), sinks_->key_row_bytes(),
+                       sinks_->value_row_bytes(), DType::kF16, range.data(), range.data() + n_rows},
+                      result);
+      return;
     }
+    const int64_t block = first_block + static_cast<int64_t>(span - sink_spans), start = block * kBlock;
+    for (size_t r = 0; r < n_rows; ++r) {
+      const int64_t position = position_of(r);
+      const int64_t last = std::clamp<int64_t>(position + 1 - start, 0, kBlock);
+      range[r] = static_cast<uint32_t>(std::clamp<int64_t>(position + 1 - window - start, 0, last));
+      range[n_rows + r] = static_cast<uint32_t>(last);
+    }
+    const size_t element = element_bytes(dtype_);
+    kernels::attend(rows.queries,
+                    {key_run(block, rows.head), value_run(block, rows.head), shape_.key_dim * element,
+                     shape_.value_dim * element, dtype_, range.data(), range.data() + n_rows},
+                    result);
   };
-  const auto block_range = [&](size_t first_token, size_t n_tokens) {
-    const int64_t low = std::max<int64_t>(0, first_query + static_cast<int64_t>(first_token) + 1 - window);
-    const int64_t high = first_query + static_cast<int64_t>(first_token + n_tokens) - 1;
-    return std::pair(low / kBlock, high / kBlock + 1);
-  };
-  const auto finish = [&](size_t head, size_t first_token, size_t n_tokens, const kernels::AttentionTriple& result) {
-    std::vector<float> sinks;
-    for (size_t r = 0; queries.sinks != nullptr && r < n_tokens * group; ++r) {
-      sinks.push_back(queries.sinks[head * group + r % group]);
-    }
-    kernels::finish_attention(result, n_tokens * group, value_dim, sinks.empty() ? nullptr : sinks.data());
-    for (size_t t = 0; t < n_tokens; ++t) {
-      for (size_t g = 0; g < group; ++g) {
-        std::copy_n(result.out + (t * group + g) * result.out_stride, value_dim,
-                    out + (first_token + t) * out_stride + (head * group + g) * value_dim);
-      }
-    }
-  };
-
-  struct Result {
-    std::vector<float> storage;
-    kernels::AttentionTriple triple;
-    Result(size_t n_rows, size_t dim) : storage(n_rows * (dim + 2)) {
-      triple = {storage.data(), storage.data() + n_rows, storage.data() + 2 * n_rows, dim};
-      std::fill_n(triple.max, n_rows, -std::numeric_limits<float>::infinity());
-    }
-  };
-
-  const size_t n_tasks = shape_.n_kv_heads * token_tasks;
-  const auto [decode_begin, decode_end] = block_range(0, std::min(task_tokens, queries.n_tokens));
-  const int64_t decode_blocks = decode_end - decode_begin;
-  if (token_tasks == 1 && decode_blocks > 4 && n_tasks < 4 * static_cast<size_t>(n_threads())) {
-    std::vector<Result> parts;
-    const size_t n_rows = queries.n_tokens * group;
-    const size_t n_blocks = static_cast<size_t>(decode_blocks);
-    parts.reserve(shape_.n_kv_heads * n_blocks);
-    for (size_t i = 0; i < shape_.n_kv_heads * n_blocks; ++i) parts.emplace_back(n_rows, value_dim);
-    parallel_for(parts.size(), 1, [&, decode_begin = decode_begin](size_t begin, size_t stop) {
-      for (size_t i = begin; i < stop; ++i) {
-        const int64_t block = decode_begin + static_cast<int64_t>(i % n_blocks);
-        run_task(i / n_blocks, 0, queries.n_tokens, block, block + 1, parts[i].triple);
-      }
-    });
-    for (size_t head = 0; head < shape_.n_kv_heads; ++head) {
-      Result result(n_rows, value_dim);
-      for (size_t b = 0; b < n_blocks; ++b) {
-        kernels::merge_attention(parts[head * n_blocks + b].triple, n_rows, value_dim, result.triple);
-      }
-      finish(head, 0, queries.n_tokens, result.triple);
-    }
-    return;
-  }
-  parallel_dynamic(n_tasks, [&](size_t task) {
-    const size_t head = task % shape_.n_kv_heads;
-    // Late tokens see most keys: start with them so that the threads end together.
-    const size_t first_token = (token_tasks - 1 - task / shape_.n_kv_heads) * task_tokens;
-    const size_t n_tokens = std::min(task_tokens, queries.n_tokens - first_token);
-    const auto [block_begin, block_end] = block_range(first_token, n_tokens);
-    Result result(n_tokens * group, value_dim);
-    run_task(head, first_token, n_tokens, block_begin, block_end, result.triple);
-    finish(head, first_token, n_tokens, result.triple);
-  });
+  const size_t n_spans = sink_spans + static_cast<size_t>(last_block - first_block + 1);
+  attend_spans(shape_, queries, 0, n_query_tokens, n_spans, attend_span, out, out_stride);
 }
 
 bool DenseKv::truncate(int64_t n_tokens) {
   if (n_tokens < 0 || n_tokens > n_tokens_) return false;
-  // Attention at position n_tokens needs the window before it; a ring may have overwritten that already.
-  const int64_t needed = shape_.window == 0 ? 0 : std::max<int64_t>(0, n_tokens - shape_.window + 1);
-  if (needed < oldest_) return false;
+  if (oldest_needed(n_tokens) < oldest_) return false;  // a ring has overwritten it already
   n_tokens_ = n_tokens;
+  if (sinks_ && static_cast<size_t>(n_tokens) < sinks_->size()) sinks_->truncate(static_cast<size_t>(n_tokens));
   const size_t slots = static_cast<size_t>(std::min<int64_t>(n_slots_, (n_tokens + kBlock - 1) / kBlock));
   if (oldest_ == 0) {  // no wrap-around yet: the tail slots are free
     keys_.shrink_to(slots * key_block_bytes_);
@@ -242,8 +201,9 @@ bool DenseKv::truncate(int64_t n_tokens) {
   return true;
 }
 
-std::unique_ptr<LayerState> DenseKv::deep_copy() const {
-  auto copy = std::make_unique<DenseKv>(shape_, dtype_, max_tokens_, max_batch_, ledger_);
+std::unique_ptr<LayerState> DenseKv::copy(CopyScope&) const {
+  auto copy = std::make_unique<DenseKv>(shape_, dtype_, max_tokens_, max_batch_, ledger_, n_sinks_);
+  if (sinks_) copy->sinks_->copy_from(*sinks_);
   copy->keys_.grow_to(keys_.committed());
   copy->values_.grow_to(values_.committed());
   std::memcpy(copy->keys_.data(), keys_.data(), keys_.committed());
@@ -251,6 +211,82 @@ std::unique_ptr<LayerState> DenseKv::deep_copy() const {
   copy->n_tokens_ = n_tokens_;
   copy->oldest_ = oldest_;
   return copy;
+}
+
+PageRange DenseKv::sealed_pages() const {
+  return {oldest_ / kBlock, n_tokens_ / kBlock};
+}
+
+void DenseKv::save_page(int64_t page, StateWriter& out) const {
+  out.write({key_run(page, 0), shape_.n_kv_heads * key_head_bytes_});
+  out.write({value_run(page, 0), shape_.n_kv_heads * value_head_bytes_});
+}
+
+bool DenseKv::save_rest(int64_t n_tokens, StateWriter& out) const {
+  const size_t rows = static_cast<size_t>(n_tokens % kBlock);
+  if (n_tokens > n_tokens_ || (rows > 0 && n_tokens - static_cast<int64_t>(rows) < oldest_)) return false;
+  if (sinks_ && static_cast<int64_t>(sinks_->size()) > n_tokens) return false;
+  out.put(n_tokens);
+  if (sinks_) sinks_->save(out);
+  for (uint32_t head = 0; head < shape_.n_kv_heads && rows > 0; ++head) {
+    out.write({key_run(n_tokens / kBlock, head), rows * (key_head_bytes_ / kBlock)});
+  }
+  for (uint32_t head = 0; head < shape_.n_kv_heads && rows > 0; ++head) {
+    out.write({value_run(n_tokens / kBlock, head), rows * (value_head_bytes_ / kBlock)});
+  }
+  return true;
+}
+
+int64_t DenseKv::first_page(int64_t n_tokens) const {
+  if (shape_.window == 0) return 0;
+  return std::max<int64_t>(0, (n_tokens + kBlock - 1) / kBlock - n_slots_);
+}
+
+void DenseKv::load_page(int64_t page, StateReader& in) {
+  const bool first_of_ring = n_tokens_ == 0 && shape_.window != 0;
+  if (page < 0 || page > INT64_MAX / kBlock - 1 || (!first_of_ring && page * kBlock != n_tokens_)) {
+    fail(ErrorCode::kCorruptData, "[load keys and values] expected page {}, found page {}", n_tokens_ / kBlock, page);
+  }
+  const int64_t end = (page + 1) * kBlock;
+  if (static_cast<uint64_t>(end) > max_tokens_) {
+    fail(ErrorCode::kContextOverflow, "[load keys and values] expected at most {} tokens of context, found {}",
+         max_tokens_, end);
+  }
+  grow_for(end);
+  if (n_tokens_ == 0) oldest_ = page * kBlock;
+  in.copy_to(const_cast<std::byte*>(key_run(page, 0)), shape_.n_kv_heads * key_head_bytes_);
+  in.copy_to(const_cast<std::byte*>(value_run(page, 0)), shape_.n_kv_heads * value_head_bytes_);
+  in.finish();
+  advance_to(end);
+}
+
+void DenseKv::load_rest(StateReader& in) {
+  const int64_t n_tokens = in.get<int64_t>();
+  const size_t rows = static_cast<size_t>(n_tokens % kBlock);
+  if (n_tokens < 0 || n_tokens / kBlock != n_tokens_ / kBlock || oldest_needed(n_tokens) < oldest_) {
+    fail(ErrorCode::kCorruptData, "[load keys and values] expected the pages of {} tokens, found tokens {} to {}",
+         n_tokens, oldest_, n_tokens_);
+  }
+  if (static_cast<uint64_t>(n_tokens) > max_tokens_) {
+    fail(ErrorCode::kContextOverflow, "[load keys and values] expected at most {} tokens of context, found {}",
+         max_tokens_, n_tokens);
+  }
+  grow_for(n_tokens);
+  if (sinks_) {
+    sinks_->load(in);
+    if (static_cast<int64_t>(sinks_->size()) != std::min<int64_t>(n_sinks_, n_tokens)) {
+      fail(ErrorCode::kCorruptData, "[load keys and values] expected {} first tokens, found {}",
+           std::min<int64_t>(n_sinks_, n_tokens), sinks_->size());
+    }
+  }
+  for (uint32_t head = 0; head < shape_.n_kv_heads && rows > 0; ++head) {
+    in.copy_to(const_cast<std::byte*>(key_run(n_tokens / kBlock, head)), rows * (key_head_bytes_ / kBlock));
+  }
+  for (uint32_t head = 0; head < shape_.n_kv_heads && rows > 0; ++head) {
+    in.copy_to(const_cast<std::byte*>(value_run(n_tokens / kBlock, head)), rows * (value_head_bytes_ / kBlock));
+  }
+  in.finish();
+  advance_to(n_tokens);
 }
 
 }  // namespace mneme

@@ -2,84 +2,18 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "base/error.h"
 #include "base/parallel.h"
-#include "base/philox.h"
+#include "context/kv_example.h"
 #include "context/kv_policy.h"
 
 namespace mneme {
 namespace {
-
-/// Random rows of a sequence and the attention over them in double.
-struct Example {
-  KvShape shape;
-  size_t n_heads, n_tokens;
-  std::vector<float> q, k, v;
-
-  Example(KvShape s, size_t heads, size_t tokens) : shape(s), n_heads(heads), n_tokens(tokens) {
-    PhiloxStream random(11);
-    q.resize(tokens * heads * s.key_dim);
-    k.resize(tokens * s.n_kv_heads * s.key_dim);
-    v.resize(tokens * s.n_kv_heads * s.value_dim);
-    for (auto* values : {&q, &k, &v}) {
-      for (float& x : *values) x = random.next_normal();
-    }
-  }
-
-  KvRows rows(size_t first, size_t n) const {
-    const size_t ks = shape.n_kv_heads * shape.key_dim, vs = shape.n_kv_heads * shape.value_dim;
-    return {k.data() + first * ks, v.data() + first * vs, ks, vs, n, nullptr, 0};
-  }
-
-  KvQueries queries(size_t first, size_t n) const {
-    const size_t qs = n_heads * shape.key_dim;
-    return {q.data() + first * qs, qs, n, n_heads, 1 / std::sqrt(static_cast<float>(shape.key_dim))};
-  }
-
-  std::vector<double> reference() const {
-    std::vector<double> out(n_tokens * n_heads * shape.value_dim);
-    for (size_t t = 0; t < n_tokens; ++t) {
-      for (size_t h = 0; h < n_heads; ++h) {
-        const size_t kv = h / (n_heads / shape.n_kv_heads);
-        const size_t first = shape.window > 0 && t + 1 > shape.window ? t + 1 - shape.window : 0;
-        std::vector<double> p;
-        double sum = 0;
-        for (size_t j = first; j <= t; ++j) {
-          double dot = 0;
-          for (size_t d = 0; d < shape.key_dim; ++d) {
-            dot += static_cast<double>(q[(t * n_heads + h) * shape.key_dim + d]) *
-                   k[(j * shape.n_kv_heads + kv) * shape.key_dim + d];
-          }
-          p.push_back(std::exp(dot / std::sqrt(static_cast<double>(shape.key_dim))));
-          sum += p.back();
-        }
-        for (size_t j = first; j <= t; ++j) {
-          for (size_t d = 0; d < shape.value_dim; ++d) {
-            out[(t * n_heads + h) * shape.value_dim + d] +=
-                p[j - first] / sum * v[(j * shape.n_kv_heads + kv) * shape.value_dim + d];
-          }
-        }
-      }
-    }
-    return out;
-  }
-
-  std::vector<float> run(KvLayer& store, const std::vector<size_t>& chunks) const {
-    const size_t width = n_heads * shape.value_dim;
-    std::vector<float> out(n_tokens * width);
-    size_t first = 0;
-    for (size_t i = 0; first < n_tokens; ++i) {
-      const size_t n = std::min(chunks[i % chunks.size()], n_tokens - first);
-      store.append(rows(first, n));
-      store.attend(queries(first, n), out.data() + first * width, width);
-      first += n;
-    }
-    return out;
-  }
-};
 
 void expect_near(const std::vector<float>& out, const std::vector<double>& want, double tolerance) {
   ASSERT_EQ(out.size(), want.size());
@@ -92,7 +26,7 @@ void expect_near(const std::vector<float>& out, const std::vector<double>& want,
 
 TEST(DenseKv, MatchesTheReferenceForAnySplit) {
   for (const KvShape shape : {KvShape{2, 16, 16, 0}, KvShape{1, 20, 12, 0}, KvShape{2, 16, 16, 37}, KvShape{4, 8, 8, 300}}) {
-    const Example example(shape, 4, 700);
+    const KvExample example(shape, 4, 700);
     const auto want = example.reference();
     for (const std::vector<size_t>& chunks : {std::vector<size_t>{64}, {1}, {300, 7, 1}}) {
       Ledger ledger;
@@ -108,7 +42,7 @@ TEST(DenseKv, MatchesTheReferenceForAnySplit) {
 // f16 keeps 11 bits: scores move by |q||k| 2^-11 / sqrt(D) and values by 2^-11 of their size; bf16 keeps 8 bits.
 TEST(DenseKv, HalfPrecisionStaysWithinItsEpsilon) {
   const KvShape shape{2, 32, 32, 0};
-  const Example example(shape, 4, 300);
+  const KvExample example(shape, 4, 300);
   const auto want = example.reference();
   for (const auto& [name, tolerance] : {std::pair("f16", 0.01), std::pair("bf16", 0.08)}) {
     Ledger ledger;
@@ -119,17 +53,15 @@ TEST(DenseKv, HalfPrecisionStaysWithinItsEpsilon) {
 
 TEST(DenseKv, DecodeOverManyBlocksIsTheSameOnAnyNumberOfThreads) {
   const KvShape shape{1, 16, 16, 0};
-  const Example example(shape, 4, 2500);
+  const KvExample example(shape, 4, 2500);
   const int before = n_threads();
   std::vector<std::vector<float>> results;
   for (const int threads : {1, 2, 3}) {
     set_n_threads(threads);
     Ledger ledger;
     DenseKv store(shape, DType::kF16, 2560, 512, ledger);
-    store.append(example.rows(0, 2500));
-    std::vector<float> out(4 * 16);
-    store.attend(example.queries(2499, 1), out.data(), 64);
-    results.push_back(out);
+    example.feed(store, 0, 2499);
+    results.push_back(example.feed(store, 2499, 1));
   }
   set_n_threads(before);
   EXPECT_EQ(results[0], results[1]);
@@ -138,56 +70,187 @@ TEST(DenseKv, DecodeOverManyBlocksIsTheSameOnAnyNumberOfThreads) {
 
 TEST(DenseKv, TruncateForgetsAndWindowsRefuseWhatTheyLost) {
   const KvShape full{2, 16, 16, 0}, windowed{2, 16, 16, 64};
-  const Example example(full, 4, 1500);
+  const KvExample example(full, 4, 1500);
   Ledger ledger;
   DenseKv once(full, DType::kF32, 2048, 256, ledger), twice(full, DType::kF32, 2048, 256, ledger);
   const auto want = example.run(once, {100});
-  twice.append(example.rows(0, 900));
+  example.feed(twice, 0, 900);
   ASSERT_TRUE(twice.truncate(300));
   EXPECT_EQ(twice.bytes(), DenseKv::spec(full, DType::kF32, 2048, 256).bytes(300));
-  twice.append(example.rows(300, 1200));
-  std::vector<float> out(64);
-  twice.attend(example.queries(1499, 1), out.data(), 64);
-  EXPECT_TRUE(std::equal(out.begin(), out.end(), want.end() - 64));
+  const auto out = example.feed(twice, 300, 1200);
+  EXPECT_TRUE(std::equal(out.begin(), out.end(), want.begin() + 300 * 64));
   EXPECT_FALSE(twice.truncate(1501));
 
   DenseKv ring(windowed, DType::kF32, 2048, 256, ledger);
-  for (size_t first = 0; first < 1500; first += 250) ring.append(example.rows(first, 250));
+  for (size_t first = 0; first < 1500; first += 250) example.feed(ring, first, 250);
   EXPECT_TRUE(ring.truncate(1450));
   EXPECT_FALSE(ring.truncate(100));
   EXPECT_EQ(ring.n_tokens(), 1450);
 }
 
+TEST(DenseKv, SinksStayVisibleBesideTheWindow) {
+  const KvShape shape{2, 16, 16, 0};
+  const KvExample example(shape, 4, 700);
+  // The same attention over a store that holds everything, in double.
+  std::vector<double> want(700 * 64);
+  for (size_t t = 0; t < 700; ++t) {
+    for (size_t h = 0; h < 4; ++h) {
+      std::vector<double> p(t + 1, 0.0);
+      double sum = 0;
+      for (size_t j = 0; j <= t; ++j) {
+        if (j >= 5 && j + 100 <= t) continue;
+        double dot = 0;
+        for (size_t d = 0; d < 16; ++d) {
+          dot += static_cast<double>(example.q[(t * 4 + h) * 16 + d]) * example.k[(j * 2 + h / 2) * 16 + d];
+        }
+        sum += p[j] = std::exp(dot / 4);
+      }
+      for (size_t j = 0; j <= t; ++j) {
+        for (size_t d = 0; d < 16; ++d) want[(t * 4 + h) * 16 + d] += p[j] / sum * example.v[(j * 2 + h / 2) * 16 + d];
+      }
+    }
+  }
+  const KvPolicy policy = KvPolicy::parse("window:sink=5,recent=100");
+  Ledger ledger;
+  const auto chunks = policy.make_layer(shape, 1024, 64, ledger), single = policy.make_layer(shape, 1024, 64, ledger);
+  const auto out = example.run(*chunks, {64, 3});
+  expect_near(out, want, 0.01);
+  EXPECT_EQ(example.run(*single, {1}), out);
+  EXPECT_EQ(chunks->bytes(), policy.spec(shape, 1024, 64).bytes(700));
+  const auto copy = chunks->deep_copy();
+  EXPECT_EQ(copy->bytes(), chunks->bytes());
+  // A layer whose own window is smaller never sees the sinks.
+  EXPECT_EQ(policy.spec({2, 16, 16, 50}, 1024, 64).bytes(700), DenseKv::spec({2, 16, 16, 50}, DType::kF16, 1024, 64).bytes(700));
+}
+
 TEST(DenseKv, CopyIsIndependent) {
   const KvShape shape{2, 16, 16, 0};
-  const Example example(shape, 4, 600);
+  const KvExample example(shape, 4, 600);
   Ledger ledger;
   DenseKv store(shape, DType::kF16, 1024, 256, ledger);
-  store.append(example.rows(0, 300));
+  example.feed(store, 0, 300);
   const auto copy = store.deep_copy();
   auto& branch = static_cast<KvLayer&>(*copy);
-  store.append(example.rows(400, 50));
-  branch.append(example.rows(300, 300));
+  example.feed(store, 400, 50);
+  const auto a = example.feed(branch, 300, 300);
   DenseKv straight(shape, DType::kF16, 1024, 256, ledger);
-  straight.append(example.rows(0, 600));
-  std::vector<float> a(64), b(64);
-  branch.attend(example.queries(599, 1), a.data(), 64);
-  straight.attend(example.queries(599, 1), b.data(), 64);
-  EXPECT_EQ(a, b);
+  const auto b = example.feed(straight, 0, 600);
+  EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin() + 300 * 64));
+}
+
+std::vector<std::byte> saved(const std::function<void(StateWriter&)>& save) {
+  CountingWriter count;
+  save(count);
+  std::vector<std::byte> bytes(count.bytes());
+  SpanWriter writer(bytes);
+  save(writer);
+  return bytes;
+}
+
+/// Saves what `from` was after n_tokens tokens, through pages and a rest, and loads it into `into`.
+void carry_over(const DenseKv& from, int64_t n_tokens, DenseKv& into) {
+  const int64_t first = std::max(into.first_page(n_tokens), from.sealed_pages().begin);
+  for (int64_t page = first; page < n_tokens / kPageTokens; ++page) {
+    const auto bytes = saved([&](StateWriter& out) { from.save_page(page, out); });
+    StateReader in(bytes, "page");
+    into.load_page(page, in);
+  }
+  const auto bytes = saved([&](StateWriter& out) { ASSERT_TRUE(from.save_rest(n_tokens, out)); });
+  StateReader in(bytes, "rest");
+  into.load_rest(in);
+}
+
+// Whatever the split into pages and rest, and whether or not a ring has dropped its oldest blocks: what is computed on
+// top of a loaded state equals what is computed without a stop, to the bit.
+TEST(DenseKv, SavedAndLoadedStatesContinueEqually) {
+  for (const KvShape shape :
+       {KvShape{2, 16, 16, 0}, KvShape{1, 20, 12, 0}, KvShape{2, 16, 16, 37}, KvShape{4, 8, 8, 300}}) {
+    const KvExample example(shape, 4, 2200);
+    for (const size_t stop : {1, 255, 256, 700, 1792, 2000}) {
+      Ledger ledger;
+      DenseKv straight(shape, DType::kF16, 4096, 100, ledger), loaded(shape, DType::kF16, 4096, 64, ledger);
+      for (size_t first = 0; first < stop; first += 100)
+        example.feed(straight, first, std::min<size_t>(100, stop - first));
+      carry_over(straight, static_cast<int64_t>(stop), loaded);
+      EXPECT_EQ(loaded.n_tokens(), static_cast<int64_t>(stop));
+      EXPECT_EQ(loaded.bytes(), DenseKv::spec(shape, DType::kF16, 4096, 64).bytes(stop));
+      for (const size_t n : {1, 60, 60}) {
+        EXPECT_EQ(example.feed(straight, static_cast<size_t>(straight.n_tokens()), n),
+                  example.feed(loaded, static_cast<size_t>(loaded.n_tokens()), n));
+      }
+    }
+  }
+}
+
+TEST(DenseKv, TellsWhatItWasAtEarlierPages) {
+  const KvShape shape{2, 16, 16, 0}, windowed{2, 16, 16, 64};
+  const KvExample example(shape, 4, 1000);
+  Ledger ledger;
+  DenseKv store(shape, DType::kF32, 1024, 1000, ledger), earlier(shape, DType::kF32, 1024, 1000, ledger);
+  const auto want = example.feed(store, 0, 1000);
+  carry_over(store, 512, earlier);
+  const auto out = example.feed(earlier, 512, 488);
+  EXPECT_TRUE(std::equal(out.begin(), out.end(), want.begin() + 512 * 64));
+
+  DenseKv ring(windowed, DType::kF32, 4096, 64, ledger);
+  const KvExample long_example(windowed, 4, 3000);
+  for (size_t first = 0; first < 3000; first += 60) long_example.feed(ring, first, 60);
+  CountingWriter out_of_reach;
+  EXPECT_FALSE(ring.save_rest(300, out_of_reach));
+  EXPECT_EQ(out_of_reach.bytes(), 0u);
+  EXPECT_EQ(ring.sealed_pages().end, 11);
+  EXPECT_GE(ring.sealed_pages().begin, 9);
+}
+
+TEST(DenseKv, RefusesStatesThatCannotBe) {
+  const KvShape shape{2, 16, 16, 0}, windowed{2, 16, 16, 600};
+  const KvExample example(windowed, 4, 1000);
+  Ledger ledger;
+  DenseKv store(shape, DType::kF16, 1024, 1000, ledger), ring(windowed, DType::kF16, 1024, 1000, ledger);
+  example.feed(store, 0, 1000);
+  const auto page = saved([&](StateWriter& out) { store.save_page(0, out); });
+  const auto rest = saved([&](StateWriter& out) { store.save_rest(1000, out); });
+  const auto load = [&](const KvShape& s, uint64_t context,
+                        std::vector<std::pair<int64_t, std::vector<std::byte>>> pages,
+                        const std::vector<std::byte>& end) {
+    DenseKv into(s, DType::kF16, context, 64, ledger);
+    for (const auto& [index, bytes] : pages) {
+      StateReader in(bytes, "page");
+      into.load_page(index, in);
+    }
+    StateReader in(end, "rest");
+    into.load_rest(in);
+  };
+  EXPECT_NO_THROW(load(shape, 1024, {{0, page}, {1, page}, {2, page}}, rest));
+  EXPECT_THROW(load(shape, 1024, {{0, page}, {2, page}}, rest), Error) << "a gap";
+  EXPECT_THROW(load(shape, 1024, {{1, page}}, rest), Error) << "not from the first on";
+  EXPECT_THROW(load(shape, 1024, {{0, page}, {1, page}}, rest), Error) << "the rest of another moment";
+  EXPECT_THROW(load(shape, 512, {{0, page}, {1, page}, {2, page}}, rest), Error) << "too long";
+  EXPECT_THROW(load(windowed, 1024, {{2, page}}, rest), Error) << "less than the window";
+  EXPECT_NO_THROW(load(windowed, 1024, {{1, page}, {2, page}}, rest));
+  EXPECT_THROW(load(windowed, 1024, {{INT64_MAX / 100, page}}, rest), Error);
+  auto cut = page;
+  cut.pop_back();
+  EXPECT_THROW(load(shape, 1024, {{0, cut}}, rest), Error);
+  cut.resize(page.size() + 1);
+  EXPECT_THROW(load(shape, 1024, {{0, cut}}, rest), Error);
+  auto other = rest;
+  other[7] = std::byte{0x80};  // a negative number of tokens
+  EXPECT_THROW(load(shape, 1024, {{0, page}, {1, page}, {2, page}}, other), Error);
 }
 
 TEST(DenseKv, RefusesOverflowAndBudgetWithoutChange) {
   const KvShape shape{2, 16, 16, 0};
-  const Example example(shape, 4, 600);
+  const KvExample example(shape, 4, 600);
   Ledger ledger;
   DenseKv store(shape, DType::kF16, 512, 256, ledger);
-  store.append(example.rows(0, 500));
-  EXPECT_THROW(store.append(example.rows(500, 13)), Error);
+  example.feed(store, 0, 500);
+  EXPECT_THROW(example.feed(store, 500, 13), Error);
   EXPECT_EQ(store.n_tokens(), 500);
   Ledger tight(40 << 10);
   DenseKv small(shape, DType::kF16, 512, 256, tight);
-  small.append(example.rows(0, 200));
-  EXPECT_THROW(small.append(example.rows(200, 100)), Error);
+  example.feed(small, 0, 200);
+  EXPECT_THROW(example.feed(small, 200, 100), Error);
   EXPECT_EQ(small.n_tokens(), 200);
   EXPECT_EQ(tight.used(Tier::kRam), small.bytes());
   EXPECT_THROW(KvPolicy::parse("q3"), Error);

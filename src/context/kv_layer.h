@@ -15,6 +15,8 @@ struct KvShape {
   uint32_t n_kv_heads = 0;
   uint32_t key_dim = 0, value_dim = 0;
   uint32_t window = 0;  ///< A token sees itself and the window - 1 tokens before it; 0: all before it.
+
+  bool operator==(const KvShape&) const = default;
 };
 
 /// New keys and values of consecutive tokens.
@@ -27,11 +29,11 @@ struct KvRows {
   size_t first_angle;        ///< Index of the first of these tokens in `angles`.
 };
 
-/// Queries of consecutive tokens: the last n_tokens of the store.
+/// Queries of the same tokens.
 struct KvQueries {
   const float* q;          ///< [n_tokens, n_heads * key_dim] after RoPE, rows q_stride floats apart.
   size_t q_stride;
-  size_t n_tokens, n_heads;
+  size_t n_heads;
   float scale;             ///< Factor of the dot products.
   float softcap = 0;       ///< 0: off.
   const float* sinks = nullptr;  ///< [n_heads] logits without a value, or null.
@@ -39,16 +41,20 @@ struct KvQueries {
 
 /// Keys and values of one layer of one sequence, behind whatever codec, policy and placement the store was made with.
 ///
-/// Keys arrive before RoPE; a store that keeps rotated keys applies the rotation itself. Position of a token = number of
-/// tokens appended before it.
+/// Keys arrive before RoPE; a store that keeps rotated keys applies the rotation itself. Position of a token = number
+/// of tokens appended before it.
+///
+/// What a token's query sees, and the state after it, depend on the tokens up to it alone: not on how the sequence was
+/// cut into calls, nor on where a prompt ended. Stores that drop precision with age do so at fixed positions, so a
+/// sequence can be resumed, shared and replayed.
 class KvLayer : public LayerState {
  public:
-  /// Appends tokens at positions n_tokens(), n_tokens() + 1, ... Throws Error(kOutOfBudget or kContextOverflow) before
-  /// anything is changed.
-  virtual void append(const KvRows& rows) = 0;
-  /// Causal attention of the last tokens over everything they may see:
-  /// out [n_tokens, n_heads * value_dim], rows out_stride floats apart. Parallel inside.
-  virtual void attend(const KvQueries& queries, float* out, size_t out_stride) const = 0;
+  /// Makes room for n_tokens more, at positions n_tokens(), n_tokens() + 1, ... Throws Error(kOutOfBudget,
+  /// kContextOverflow or kInvalidArgument) before anything is changed.
+  virtual void reserve(size_t n_tokens) = 0;
+  /// Appends tokens that room was made for and writes the causal attention of each over everything it may see:
+  /// out [n_tokens, n_heads * value_dim], rows out_stride floats apart. Does not throw. Parallel inside.
+  virtual void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) = 0;
 };
 
 }  // namespace mneme

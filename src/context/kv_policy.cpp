@@ -1,32 +1,79 @@
 #include "context/kv_policy.h"
 
-#include "base/error.h"
+#include <cmath>
+
+#include "base/checked_math.h"
+#include "context/coded_kv.h"
 #include "context/dense_kv.h"
+#include "context/merged_kv.h"
+#include "context/mikv_kv.h"
 
 namespace mneme {
+namespace {
+
+/// Layers with a sliding window hold little and need a ring: they stay plain.
+bool seals(const KvChoices& choices, const KvShape& shape) { return choices.seals() && shape.window == 0; }
+
+/// What a plain layer holds: with `window`, the smaller of the model's window and the policy's, and first tokens unless the
+/// model itself does not look back that far.
+struct Plain {
+  KvShape shape;
+  uint32_t sinks = 0;
+};
+
+Plain plain_of(const KvChoices& choices, const KvShape& shape) {
+  Plain plain{shape};
+  if (choices.window && (shape.window == 0 || shape.window > choices.window->recent)) {
+    plain.shape.window = choices.window->recent;
+    if (shape.window == 0) plain.sinks = choices.window->sink;
+  }
+  return plain;
+}
+
+}  // namespace
 
 KvPolicy KvPolicy::parse(std::string_view text) {
   KvPolicy policy;
+  policy.choices_ = KvChoices::parse(text);
   policy.name_ = text;
-  if (text == "f16") {
-    policy.dtype_ = DType::kF16;
-  } else if (text == "bf16") {
-    policy.dtype_ = DType::kBF16;
-  } else if (text == "f32") {
-    policy.dtype_ = DType::kF32;
-  } else {
-    fail(ErrorCode::kInvalidArgument, "[kv policy] expected one of f16, bf16, f32, found '{}'", text);
-  }
   return policy;
 }
 
-StateSpec KvPolicy::spec(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch) const {
-  return DenseKv::spec(shape, dtype_, max_tokens, max_batch);
+std::vector<KvPlace::Role> KvPolicy::roles(std::span<const std::optional<KvShape>> layers) const {
+  std::vector<KvPlace::Role> roles(layers.size(), KvPlace::Role::kAlone);
+  if (!choices_.sharing) return roles;
+  const auto start = static_cast<size_t>(std::ceil(choices_.sharing->start * static_cast<float>(layers.size())));
+  for (size_t lower = round_up<size_t>(start, 2); lower + 1 < layers.size(); lower += 2) {
+    if (!layers[lower] || layers[lower]->window != 0 || layers[lower] != layers[lower + 1]) continue;
+    roles[lower] = KvPlace::Role::kLower;
+    roles[lower + 1] = KvPlace::Role::kUpper;
+  }
+  return roles;
+}
+
+StateSpec KvPolicy::spec(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch, const KvPlace& place) const {
+  if (place.role != KvPlace::Role::kAlone) {
+    return MergedKv::spec(shape, choices_, max_tokens, max_batch, place.role == KvPlace::Role::kUpper);
+  }
+  if (choices_.importance && shape.window == 0) return MikvKv::spec(shape, choices_);
+  if (seals(choices_, shape)) return CodedKv::spec(shape, choices_, max_tokens);
+  const Plain plain = plain_of(choices_, shape);
+  return DenseKv::spec(plain.shape, choices_.plain, max_tokens, max_batch, plain.sinks);
 }
 
 std::unique_ptr<KvLayer> KvPolicy::make_layer(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch,
-                                              Ledger& ledger) const {
-  return std::make_unique<DenseKv>(shape, dtype_, max_tokens, max_batch, ledger);
+                                              Ledger& ledger, const KvPlace& place) const {
+  if (place.role != KvPlace::Role::kAlone) {
+    if (place.role == KvPlace::Role::kLower) {
+      *place.pair = std::make_shared<MergedPair>(shape, choices_, max_tokens, MergedKv::residual_of(choices_, max_batch), ledger);
+    }
+    return std::make_unique<MergedKv>(shape, choices_, max_tokens, max_batch, place.role == KvPlace::Role::kUpper, *place.pair,
+                                      ledger);
+  }
+  if (choices_.importance && shape.window == 0) return std::make_unique<MikvKv>(shape, choices_, max_tokens, ledger);
+  if (seals(choices_, shape)) return std::make_unique<CodedKv>(shape, choices_, max_tokens, ledger);
+  const Plain plain = plain_of(choices_, shape);
+  return std::make_unique<DenseKv>(plain.shape, choices_.plain, max_tokens, max_batch, ledger, plain.sinks);
 }
 
 }  // namespace mneme

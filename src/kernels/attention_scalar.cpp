@@ -17,6 +17,26 @@ double score(const AttentionQueries& queries, const float* q, const float* k) {
 
 }  // namespace
 
+float softmax_row_scalar(const AttentionQueries& queries, float* scores, size_t lo, size_t hi, float& max, float& sum) {
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  float largest = max;
+  for (size_t j = lo; j < hi; ++j) {
+    scores[j] *= queries.scale;
+    if (queries.softcap > 0) scores[j] = queries.softcap * std::tanh(scores[j] / queries.softcap);
+    largest = std::max(largest, scores[j]);
+  }
+  const float base = largest == kNothing ? 0 : largest;
+  double total = 0;
+  for (size_t j = lo; j < hi; ++j) {
+    scores[j] = std::exp(scores[j] - base);
+    total += static_cast<double>(scores[j]);
+  }
+  const float keep = std::exp(max - base);
+  max = largest;
+  sum = sum * keep + static_cast<float>(total);
+  return keep;
+}
+
 void attend_scalar(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result) {
   constexpr double kNothing = -std::numeric_limits<double>::infinity();
   const DecodeFn decode = dtype_info(keys.dtype).decode;

@@ -42,8 +42,7 @@ struct Panel {
   alignas(64) float scores[kPanelRows * kScoreStride];
 };
 
-/// Turns the scores [lo, hi) of one row into weights, zero where not visible, and brings max and sum up to date. Returns
-/// the factor that the values summed so far need.
+/// See SoftmaxRowFn.
 HWY_NOINLINE float softmax_row(const AttentionQueries& queries, float* scores, size_t lo, size_t hi, float& max, float& sum) {
   const F32 d;
   const size_t begin = lo / kLanes * kLanes;
@@ -244,6 +243,19 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace mneme::kernels {
+
+SoftmaxRowFn simd_softmax_row(Target target) {
+#if HWY_TARGETS & HWY_AVX2
+  if (target == Target::kAvx2) return N_AVX2::softmax_row;
+#endif
+#if HWY_TARGETS & HWY_AVX3
+  if (target == Target::kAvx512) return N_AVX3::softmax_row;
+#endif
+#if HWY_TARGETS & HWY_NEON
+  if (target == Target::kNeon) return N_NEON::softmax_row;
+#endif
+  return nullptr;
+}
 
 AttendFn simd_attend(Target target) {
 #if HWY_TARGETS & HWY_AVX2

@@ -13,6 +13,16 @@ void attend_scalar(const AttentionQueries& queries, const AttentionKeys& keys, c
 /// attend() of a SIMD target, or null where this build has no code for it.
 AttendFn simd_attend(Target target);
 
+/// Turns the scores [lo, hi) of one row of at most 64, not scaled yet, into weights relative to the new maximum and brings
+/// max and sum up to date; entries of the same vectors outside [lo, hi) become 0. `scores` is 64-byte aligned. Returns the
+/// factor that the values summed so far need.
+using SoftmaxRowFn = float (*)(const AttentionQueries&, float* scores, size_t lo, size_t hi, float& max, float& sum);
+
+float softmax_row_scalar(const AttentionQueries& queries, float* scores, size_t lo, size_t hi, float& max, float& sum);
+
+/// softmax_row of a SIMD target, or null where this build has no code for it.
+SoftmaxRowFn simd_softmax_row(Target target);
+
 /// Largest head_dim and value_dim: a block of 16 converted keys and values must fit the stack scratch.
 inline constexpr size_t kMaxAttentionDim = 576;
 

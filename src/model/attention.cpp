@@ -21,14 +21,18 @@ class Attention : public SequenceMixer {
         v_size_(size_t{spec.n_kv_heads} * spec.value_dim),
         out_size_(size_t{spec.n_heads} * spec.value_dim) {}
 
+  std::optional<KvShape> kv_shape() const override {
+    return spec_.causal ? std::optional(shape()) : std::nullopt;
+  }
+
   StateSpec state_spec(const StateOptions& options) const override {
     if (!spec_.causal) return {};
-    return options.kv.spec(shape(), options.max_tokens, options.max_batch);
+    return options.kv.spec(shape(), options.max_tokens, options.max_batch, options.place);
   }
 
   std::unique_ptr<LayerState> make_state(const StateOptions& options, Ledger& ledger) const override {
     if (!spec_.causal) return nullptr;
-    return options.kv.make_layer(shape(), options.max_tokens, options.max_batch, ledger);
+    return options.kv.make_layer(shape(), options.max_tokens, options.max_batch, ledger, options.place);
   }
 
   size_t workspace_bytes(size_t n_tokens) const override {
@@ -44,42 +48,39 @@ class Attention : public SequenceMixer {
     float* const mixed = workspace.floats(in.n_tokens * out_size_);
 
     if (w_.qkv) {
-      w_.qkv.apply(workspace.input(), q, stride);
+      w_.qkv.apply(workspace, q, stride);
     } else {
-      const kernels::MatmulTask tasks[] = {w_.q.into(q, stride), w_.k.into(k, stride), w_.v.into(v, stride)};
-      kernels::matmul(tasks, workspace.input());
+      const LinearOutput outputs[] = {{w_.q, q, stride}, {w_.k, k, stride}, {w_.v, v, stride}};
+      apply_linears(outputs, workspace);
     }
     const RopeAngles* const angles = spec_.rope >= 0 ? &in.angles[static_cast<size_t>(spec_.rope)] : nullptr;
     normalise_and_rotate(q, k, stride, in.n_tokens, angles);
-    for (const SequenceSlice& slice : in.sequences) {
-      const size_t offset = slice.begin * stride;
-      float* const out = mixed + slice.begin * out_size_;
-      if (spec_.causal) {
-        auto& store = static_cast<KvLayer&>(*slice.state->layer(in.layer));
-        store.append({k + offset, v + offset, stride, stride, slice.n_tokens, angles, slice.begin});
-        if (in.sequences.size() == 1) store.attend(queries(q + offset, stride, slice.n_tokens), out, out_size_);
-      } else {
-        attend_to_all(q + offset, k + offset, v + offset, stride, slice, angles, out);
-      }
-    }
-    if (spec_.causal && in.sequences.size() > 1) {
-      // Sequences side by side: each attends on one thread.
+    if (spec_.causal) {
+      for (const SequenceSlice& slice : in.sequences) store_of(slice, in.layer).reserve(slice.n_tokens);
+      // Sequences side by side: each on one thread; a single one is parallel inside.
       parallel_dynamic(in.sequences.size(), [&](size_t i) {
         const SequenceSlice& slice = in.sequences[i];
-        const auto& store = static_cast<const KvLayer&>(*slice.state->layer(in.layer));
-        store.attend(queries(q + slice.begin * stride, stride, slice.n_tokens), mixed + slice.begin * out_size_,
-                     out_size_);
+        const size_t offset = slice.begin * stride;
+        store_of(slice, in.layer)
+            .extend({k + offset, v + offset, stride, stride, slice.n_tokens, angles, slice.begin},
+                    {q + offset, stride, spec_.n_heads, spec_.scale, spec_.softcap}, mixed + slice.begin * out_size_,
+                    out_size_);
       });
+    } else {
+      for (const SequenceSlice& slice : in.sequences) {
+        const size_t offset = slice.begin * stride;
+        attend_to_all(q + offset, k + offset, v + offset, stride, slice, angles, mixed + slice.begin * out_size_);
+      }
     }
     workspace.input().set(mixed, in.n_tokens, out_size_);
-    w_.output.apply(workspace.input(), y, w_.output.outputs());
+    w_.output.apply(workspace, y, w_.output.outputs());
   }
 
  private:
   KvShape shape() const { return {spec_.n_kv_heads, spec_.key_dim, spec_.value_dim, spec_.window}; }
 
-  KvQueries queries(const float* q, size_t stride, size_t n_tokens) const {
-    return {q, stride, n_tokens, spec_.n_heads, spec_.scale, spec_.softcap};
+  static KvLayer& store_of(const SequenceSlice& slice, size_t layer) {
+    return static_cast<KvLayer&>(*slice.state->layer(layer));
   }
 
   /// Head norms of q and k, then the rotation of q; keys go to the store unrotated.

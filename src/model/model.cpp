@@ -10,6 +10,7 @@
 #include "kernels/vector_ops.h"
 #include "model/architectures.h"
 #include "model/weight_loader.h"
+#include "tensor/weight_format.h"
 
 namespace mneme {
 namespace {
@@ -58,9 +59,13 @@ void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint
   uint64_t done = 0;
   for (WeightMatrix* matrix : order) {
     const TensorView& stored = matrix->stored;
+    weight_format(stored.dtype).validate(stored, matrix->name);
     const uint64_t packed = pack ? matrix->packed_bytes() : 0;
     if (packed > 0) {
-      matrix->active = kernels::pack_matrix(kernels::Matrix::from(stored), packed_.data() + used);
+      const kernels::Matrix plain = kernels::Matrix::from(stored);
+      const int plane_bits = matrix->active.plane_bits;
+      matrix->active = plane_bits > 0 ? kernels::pack_bit_planes(plain, plane_bits, packed_.data() + used)
+                                      : kernels::pack_matrix(plain, packed_.data() + used);
       used += round_up(packed, kPackedAlignment);
       matrix->release_stored(0, stored.bytes());
     } else if (matrix->mapping != nullptr) {
@@ -84,12 +89,29 @@ std::unique_ptr<Model> Model::build(const ModelFile& file, Ledger& ledger, uint6
   WeightLoader loader(file, ledger, model->weights);
   builder(*model, loader, file.metadata());
   loader.finish();
+  // Widths of activations that a file asks for, where they are faster than 8 bits.
+  const auto bits =
+      static_cast<int>(std::min<uint64_t>(8, file.metadata().find_u64("mneme.activation_bits").value_or(8)));
+  for (const auto& matrix : model->weights.matrices) {
+    if (kernels::wants_bit_planes(matrix->stored.dtype, bits)) matrix->active.plane_bits = static_cast<uint8_t>(bits);
+  }
   return model;
 }
 
+std::vector<KvPlace::Role> Model::kv_roles(const KvPolicy& policy) const {
+  std::vector<std::optional<KvShape>> shapes;
+  for (const Block& block : blocks) shapes.push_back(block.mixer->kv_shape());
+  return policy.roles(shapes);
+}
+
 uint64_t Model::state_bytes(const StateOptions& options, uint64_t tokens) const {
+  const std::vector<KvPlace::Role> roles = kv_roles(options.kv);
+  StateOptions of_layer = options;
   uint64_t sum = 0;
-  for (const Block& block : blocks) sum += block.mixer->state_spec(options).bytes(tokens);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    of_layer.place = {roles[i]};
+    sum += blocks[i].mixer->state_spec(of_layer).bytes(tokens);
+  }
   return sum;
 }
 
@@ -100,13 +122,20 @@ size_t Model::workspace_bytes(size_t n_tokens, size_t n_outputs) const {
   }
   most = std::max(most, Workspace::bytes_for(n_outputs * hyper.width) +
                             (output ? Workspace::bytes_for(n_outputs * n_logits()) : 0));
-  return 3 * Workspace::bytes_for(n_tokens * hyper.width) + most;
+  const size_t adapters = kMostLinears * Workspace::bytes_for(std::max(n_tokens, n_outputs) * widest_adapter);
+  return 3 * Workspace::bytes_for(n_tokens * hyper.width) + most + (widest_adapter > 0 ? adapters : 0);
 }
 
 std::unique_ptr<SequenceState> Model::make_state(const StateOptions& options, Ledger& ledger) const {
+  const std::vector<KvPlace::Role> roles = kv_roles(options.kv);
+  std::shared_ptr<MergedPair> pair;
+  StateOptions of_layer = options;
   std::vector<std::unique_ptr<LayerState>> layers;
   layers.reserve(blocks.size());
-  for (const Block& block : blocks) layers.push_back(block.mixer->make_state(options, ledger));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    of_layer.place = {roles[i], &pair};
+    layers.push_back(blocks[i].mixer->make_state(of_layer, ledger));
+  }
   return std::make_unique<SequenceState>(std::move(layers));
 }
 
@@ -187,7 +216,7 @@ void Model::logits(const float* hidden, std::span<const size_t> rows, Workspace&
   float* const normal = workspace.floats(rows.size() * hyper.width);
   normalise(hidden, rows, normal);
   workspace.input().set(normal, rows.size(), hyper.width);
-  output.apply(workspace.input(), out, n_logits());
+  output.apply(workspace, out, n_logits());
   for (size_t i = 0; i < rows.size(); ++i) {
     float* const row = out + i * n_logits();
     if (logit_softcap > 0) kernels::vector_ops().softcap(row, logit_softcap, n_logits(), row);

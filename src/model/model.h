@@ -88,6 +88,7 @@ class Model {
   float logit_softcap = 0;                   ///< 0: off.
   Pooling pooling = Pooling::kNone;
   ModelWeights weights;
+  size_t widest_adapter = 0;  ///< Largest rank that adapters add to a matrix (model/adapters.h).
 
   // Memory, known before anything is loaded.
 
@@ -113,6 +114,7 @@ class Model {
 
  private:
   void embed(const Batch& batch, float* x) const;
+  std::vector<KvPlace::Role> kv_roles(const KvPolicy& policy) const;
 };
 
 }  // namespace mneme

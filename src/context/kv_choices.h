@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "kernels/coded_matrix.h"
+#include "tensor/dtype.h"
+
+namespace mneme {
+
+/// How keys and values are kept, as independent choices that the user joins with '+': "think:0.5+kivi:4".
+///
+///   f16 | bf16 | f32                     plain (default f16)
+///   kivi:B[,group=32,residual=64,keys=channel,values=token]    B bits, groups per channel (keys) and per token (values)
+///   token:B[,group,residual]             B bits per token, the uniform baseline
+///   bfp:B[,block=32,sort=on,residual]    block floating point with B-bit mantissas, channels sorted by size
+///   think:F                              a fraction F of the key channels is dropped
+///   mikv[:keep=0.2,hi=16,lo=2,balance=on,residual]    a fraction of the tokens in hi bits, the others in lo
+///   h2o[:keep=0.2,residual]              the same with the others dropped: the baseline
+///   minicache[:start=0.5,t=0.6,gamma=0.05]    layers from `start` of the depth on share directions in pairs
+///   window[:sink=8,recent=2048]          only the first `sink` and the last `recent` tokens
+struct KvChoices {
+  /// Codec of sealed blocks of keys or values.
+  struct Codec {
+    bool coded = false;               ///< False: f16.
+    kernels::CodedFormat format;
+    bool operator==(const Codec&) const = default;
+  };
+  struct Window {
+    uint32_t sink = 8, recent = 2048;
+    bool operator==(const Window&) const = default;
+  };
+
+  struct Importance {
+    float keep = 0.2f;
+    uint8_t high_bits = 16, low_bits = 2;   ///< 16: f16; low 0: dropped.
+    bool balance = true;
+    bool operator==(const Importance&) const = default;
+  };
+
+  struct Sharing {
+    float start = 0.5f;               ///< Depth of the first merged layer, as a fraction of the layers.
+    float t = 0.6f, gamma = 0.05f;    ///< Weight of the upper layer; share of the range of angles that keeps both.
+    bool operator==(const Sharing&) const = default;
+  };
+
+  DType plain = DType::kF16;          ///< Of plain stores, when nothing below is chosen.
+  std::optional<Window> window;       ///< Token policy.
+  std::optional<Importance> importance;  ///< Token policy.
+  std::optional<Sharing> sharing;     ///< Layer sharing.
+  float prune = 0;                    ///< Channel map: fraction of the key channels that are dropped, 0: none.
+  bool sort = false;                  ///< Channel map: key channels in order of size.
+  Codec keys, values;                 ///< Element codec.
+  uint32_t residual = 64;            ///< The newest tokens that stay in full precision at least.
+
+  /// True when blocks are sealed at all.
+  bool seals() const { return keys.coded || values.coded || prune > 0; }
+
+  /// Throws Error(kInvalidArgument) that says what is wrong, with the nearest known name, or why choices do not go together.
+  static KvChoices parse(std::string_view text);
+};
+
+}  // namespace mneme

@@ -1,0 +1,78 @@
+#include "context/kv_choices.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/test_error.h"
+
+namespace mneme {
+namespace {
+
+using kernels::CodedFormat;
+
+std::string refusal(std::string_view text) {
+  return error_of([&] { KvChoices::parse(text); });
+}
+
+TEST(KvChoices, ReadsWhatItIsTold) {
+  EXPECT_FALSE(KvChoices::parse("f16").seals());
+  EXPECT_EQ(KvChoices::parse("f32").plain, DType::kF32);
+
+  const KvChoices kivi = KvChoices::parse("kivi:2");
+  EXPECT_TRUE(kivi.keys.coded && kivi.values.coded);
+  EXPECT_EQ(kivi.keys.format, (CodedFormat{2, CodedFormat::Groups::kAlongLanes, CodedFormat::Scales::kFloat16, 32}));
+  EXPECT_EQ(kivi.values.format, kivi.keys.format);
+  EXPECT_EQ(kivi.residual, 64u);
+
+  const KvChoices token = KvChoices::parse("token:4,group=64,residual=32");
+  EXPECT_EQ(token.keys.format, (CodedFormat{4, CodedFormat::Groups::kAlongDepth, CodedFormat::Scales::kFloat16, 64}));
+  EXPECT_EQ(token.values.format.groups, CodedFormat::Groups::kAlongLanes);
+  EXPECT_EQ(token.residual, 32u);
+
+  const KvChoices turned = KvChoices::parse("kivi:bits=2,keys=token,values=channel");
+  EXPECT_EQ(turned.keys.format.groups, CodedFormat::Groups::kAlongDepth);
+  EXPECT_EQ(turned.values.format.groups, CodedFormat::Groups::kAlongDepth);
+
+  const KvChoices both = KvChoices::parse("think:0.5+kivi:4");
+  EXPECT_FLOAT_EQ(both.prune, 0.5f);
+  EXPECT_EQ(both.keys.format.bits, 4);
+  EXPECT_TRUE(KvChoices::parse("bfp:4").sort);
+  EXPECT_FALSE(KvChoices::parse("bfp:4,sort=off").sort);
+  EXPECT_EQ(KvChoices::parse("window:sink=4,recent=100").window, (KvChoices::Window{4, 100}));
+  EXPECT_EQ(KvChoices::parse("mikv").importance, (KvChoices::Importance{0.2f, 16, 2, true}));
+  EXPECT_EQ(KvChoices::parse("mikv:hi=8,lo=3,keep=0.1,balance=off").importance, (KvChoices::Importance{0.1f, 8, 3, false}));
+  EXPECT_EQ(KvChoices::parse("h2o:0.3").importance, (KvChoices::Importance{0.3f, 16, 0, true}));
+  EXPECT_EQ(KvChoices::parse("minicache:start=0.25+kivi:4").sharing, (KvChoices::Sharing{0.25f, 0.6f, 0.05f}));
+  EXPECT_EQ(KvChoices::parse("window:100").window, (KvChoices::Window{8, 100}));
+}
+
+TEST(KvChoices, SaysWhatIsWrong) {
+  using testing::HasSubstr;
+  EXPECT_THAT(refusal("kvi:2"), HasSubstr("did you mean 'kivi'?"));
+  EXPECT_THAT(refusal("q3"), HasSubstr("found 'q3'"));
+  EXPECT_THAT(refusal("kivi"), HasSubstr("2, 3, 4 or 8 bits"));
+  EXPECT_THAT(refusal("kivi:5"), HasSubstr("found '5'"));
+  EXPECT_THAT(refusal("kivi:2,groups=32"), HasSubstr("found 'groups'"));
+  EXPECT_THAT(refusal("kivi:2,group=33"), HasSubstr("multiple of 32"));
+  EXPECT_THAT(refusal("kivi:2,keys=row"), HasSubstr("token, channel"));
+  EXPECT_THAT(refusal("kivi:2,residual=-1"), HasSubstr("residual"));
+  EXPECT_THAT(refusal("kivi:2,residual=1,residual=2"), HasSubstr("each key once"));
+  EXPECT_THAT(refusal("kivi:2+token:4"), HasSubstr("one codec"));
+  EXPECT_THAT(refusal("think:1.5"), HasSubstr("between 0 and 1"));
+  EXPECT_THAT(refusal("think"), HasSubstr("between 0 and 1"));
+  EXPECT_THAT(refusal("think:0.5+bfp:4"), HasSubstr("one channel map"));
+  EXPECT_THAT(refusal("mikv+kivi:2"), HasSubstr("hi and lo"));
+  EXPECT_THAT(refusal("mikv:hi=4,lo=4"), HasSubstr("hi above lo"));
+  EXPECT_THAT(refusal("mikv:residual=100"), HasSubstr("multiple of 64"));
+  EXPECT_THAT(refusal("h2o:lo=2"), HasSubstr("found 'lo'"));
+  EXPECT_THAT(refusal("minicache+think:0.5"), HasSubstr("same tokens"));
+  EXPECT_THAT(refusal("minicache+h2o"), HasSubstr("same tokens"));
+  EXPECT_THAT(refusal("window+kivi:2"), HasSubstr("window alone"));
+  EXPECT_THAT(refusal("f32+kivi:2"), HasSubstr("f32 alone"));
+  EXPECT_THAT(refusal(""), HasSubstr("found ''"));
+  EXPECT_THAT(refusal("kivi:2+"), HasSubstr("found ''"));
+  EXPECT_THAT(refusal("kivi:2,"), HasSubstr("key=value"));
+}
+
+}  // namespace
+}  // namespace mneme

@@ -1,0 +1,129 @@
+#include "kernels/coded_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "kernels/attention_targets.h"
+#include "kernels/vector_ops.h"
+
+namespace mneme::kernels {
+namespace {
+
+/// Rows whose scores exist at the same time.
+constexpr size_t kPanelRows = 16;
+
+/// scores[r][token] = q[r] . key[token] of all 64 tokens, not scaled.
+void score_block(const AttentionQueries& queries, size_t row, size_t n_rows, const BlockKeys& keys,
+                 float (&scores)[kPanelRows][kBlockTokens]) {
+  alignas(64) float picked[kPanelRows * kMaxAttentionDim];
+  const float* q = queries.q + row * queries.q_stride;
+  size_t stride = queries.q_stride;
+  if (keys.channels != nullptr) {
+    for (size_t r = 0; r < n_rows; ++r) {
+      for (size_t c = 0; c < keys.n_channels; ++c) picked[r * keys.n_channels + c] = q[r * stride + keys.channels[c]];
+    }
+    q = picked;
+    stride = keys.n_channels;
+  }
+  const VectorOps& ops = vector_ops();
+  if (keys.matrix != nullptr) {
+    for (size_t r = 0; r < n_rows; ++r) std::fill_n(scores[r], kBlockTokens, 0.0f);
+    keys.matrix->multiply(keys.data, q, stride, n_rows, scores[0], kBlockTokens);
+  } else {
+    alignas(64) float key[kMaxAttentionDim];
+    for (size_t j = 0; j < kBlockTokens; ++j) {
+      ops.f16_to_f32(keys.data + 2 * j * keys.n_channels, keys.n_channels, key);
+      for (size_t r = 0; r < n_rows; ++r) scores[r][j] = ops.dot(q + r * stride, key, keys.n_channels);
+    }
+  }
+  for (size_t r = 0; keys.norms != nullptr && r < n_rows; ++r) ops.multiply(scores[r], keys.norms, kBlockTokens, scores[r]);
+}
+
+/// Scores of the tokens that have keys of their own.
+void score_exceptions(const AttentionQueries& queries, size_t row, size_t n_rows, const BlockExceptions& exceptions,
+                      float (&scores)[kPanelRows][kBlockTokens]) {
+  const VectorOps& ops = vector_ops();
+  alignas(64) float key[kMaxAttentionDim];
+  for (size_t i = 0; i < exceptions.n; ++i) {
+    ops.f16_to_f32(exceptions.rows + i * exceptions.stride_bytes, queries.head_dim, key);
+    for (size_t r = 0; r < n_rows; ++r) {
+      scores[r][exceptions.tokens[i]] = ops.dot(queries.q + (row + r) * queries.q_stride, key, queries.head_dim);
+    }
+  }
+}
+
+/// out[r] += sum over tokens of weights[r][token] * value[token].
+void add_block_values(const BlockValues& values, const BlockExceptions& exceptions,
+                      float (&weights)[kPanelRows][kBlockTokens], size_t n_rows, size_t value_dim, float* out,
+                      size_t out_stride) {
+  for (size_t i = 0; i < exceptions.n; ++i) {
+    alignas(64) float value[kMaxAttentionDim];
+    vector_ops().f16_to_f32(exceptions.rows + i * exceptions.stride_bytes, value_dim, value);
+    for (size_t r = 0; r < n_rows; ++r) {
+      vector_ops().add_scaled(value, std::exchange(weights[r][exceptions.tokens[i]], 0.0f), value_dim, out + r * out_stride);
+    }
+  }
+  for (size_t r = 0; values.norms != nullptr && r < n_rows; ++r) {
+    vector_ops().multiply(weights[r], values.norms, kBlockTokens, weights[r]);
+  }
+  if (values.matrix != nullptr) {
+    values.matrix->multiply(values.data, weights[0], kBlockTokens, n_rows, out, out_stride);
+    return;
+  }
+  const VectorOps& ops = vector_ops();
+  alignas(64) float value[kMaxAttentionDim];
+  for (size_t j = 0; j < kBlockTokens; ++j) {
+    ops.f16_to_f32(values.data + 2 * j * value_dim, value_dim, value);
+    for (size_t r = 0; r < n_rows; ++r) {
+      if (weights[r][j] != 0) ops.add_scaled(value, weights[r][j], value_dim, out + r * out_stride);
+    }
+  }
+}
+
+}  // namespace
+
+void attend_block(const AttentionQueries& queries, const BlockKeys& keys, const BlockValues& values, const uint32_t* first,
+                  const uint32_t* last, const AttentionTriple& result, const BlockExceptions& key_exceptions,
+                  const BlockExceptions& value_exceptions) {
+  const SoftmaxRowFn simd = simd_softmax_row(active_target());
+  const SoftmaxRowFn softmax_row = simd != nullptr ? simd : softmax_row_scalar;
+  alignas(64) float scores[kPanelRows][kBlockTokens];
+  for (size_t row = 0; row < queries.n_rows; row += kPanelRows) {
+    const size_t n = std::min(kPanelRows, queries.n_rows - row);
+    score_block(queries, row, n, keys, scores);
+    score_exceptions(queries, row, n, key_exceptions, scores);
+    for (size_t r = 0; r < n; ++r) {
+      const size_t lo = first[row + r], hi = std::min<size_t>(last[row + r], kBlockTokens);
+      if (lo >= hi) {
+        std::fill_n(scores[r], kBlockTokens, 0.0f);
+        continue;
+      }
+      float* const out = result.out + (row + r) * result.out_stride;
+      const float keep = softmax_row(queries, scores[r], lo, hi, result.max[row + r], result.sum[row + r]);
+      std::fill(scores[r], scores[r] + lo, 0.0f);
+      std::fill(scores[r] + hi, scores[r] + kBlockTokens, 0.0f);
+      if (keep != 1) vector_ops().scale(out, keep, queries.value_dim, out);
+    }
+    add_block_values(values, value_exceptions, scores, n, queries.value_dim, result.out + row * result.out_stride, result.out_stride);
+  }
+}
+
+void add_block_weights(const AttentionQueries& queries, const BlockKeys& keys, const uint32_t* first, const uint32_t* last,
+                       const float* max, const float* sum, float* weights) {
+  alignas(64) float scores[kPanelRows][kBlockTokens];
+  for (size_t row = 0; row < queries.n_rows; row += kPanelRows) {
+    const size_t n = std::min(kPanelRows, queries.n_rows - row);
+    score_block(queries, row, n, keys, scores);
+    for (size_t r = 0; r < n; ++r) {
+      const size_t hi = std::min<size_t>(last[row + r], kBlockTokens);
+      for (size_t j = first[row + r]; j < hi; ++j) {
+        float score = scores[r][j] * queries.scale;
+        if (queries.softcap > 0) score = queries.softcap * std::tanh(score / queries.softcap);
+        weights[j] += std::exp(score - max[row + r]) / sum[row + r];
+      }
+    }
+  }
+}
+
+}  // namespace mneme::kernels
