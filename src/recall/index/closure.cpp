@@ -1,0 +1,21 @@
+#include "recall/index/closure.h"
+
+#include <algorithm>
+
+namespace mneme::ann {
+
+void closure_heads(const HnswGraph& heads, std::span<const float> x, const ClosureOptions& options,
+                   std::vector<GraphHit>& taken) {
+  thread_local std::vector<GraphHit> near;
+  heads.search(x, options.candidates, options.candidates, near);
+  taken.clear();
+  for (const GraphHit& head : near) {
+    if (taken.size() >= options.copies || head.distance > options.reach * near.front().distance) break;
+    const bool own_direction = std::all_of(taken.begin(), taken.end(), [&](const GraphHit& other) {
+      return options.rng_factor * heads.distance(head.node, other.node) >= head.distance;
+    });
+    if (own_direction) taken.push_back(head);
+  }
+}
+
+}  // namespace mneme::ann

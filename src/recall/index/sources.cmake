@@ -1,0 +1,32 @@
+# The vector indexes of the recall layer.
+set(RECALL_INDEX_SOURCES
+  index/async_reader.cpp
+  index/balanced_clustering.cpp
+  index/closure.cpp
+  index/durable_file.cpp
+  index/exact_index.cpp
+  index/hnsw_graph.cpp
+  index/hnsw_index.cpp
+  index/id_map.cpp
+  index/index_choice.cpp
+  index/index_file.cpp
+  index/pending_vectors.cpp
+  index/posting_file.cpp
+  index/posting_list.cpp
+  index/slot_table.cpp
+  index/spann_build.cpp
+  index/spann_checkpoint.cpp
+  index/spann_index.cpp
+  index/spann_update.cpp
+  index/update_log.cpp
+  index/vector_codec.cpp
+  index/vector_index.cpp
+  index/vector_mixture.cpp
+  index/vector_space.cpp)
+set(RECALL_INDEX_TESTS
+  index/clustering_test.cpp
+  index/index_parts_test.cpp
+  index/spann_crash_test.cpp
+  index/spann_index_test.cpp
+  index/vector_index_test.cpp)
+set(RECALL_INDEX_LIBS PkgConfig::XXHASH PkgConfig::URING)
