@@ -1,0 +1,235 @@
+#include "recall/erase.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "base/error.h"
+#include "recall/byte_scan.h"
+#include "recall/cube.h"
+#include "recall/search/vectors.h"
+
+namespace mneme::recall {
+namespace {
+
+/// What must not be found afterwards.
+class Remains {
+ public:
+  void add_text(const std::string& text) {
+    if (text.empty() || !texts_.insert(text).second) return;
+    bool long_enough = scan_.add(text);
+    const std::string json = Json(text).dump();
+    if (json.size() != text.size() + 2) scan_.add(std::string_view(json).substr(1, json.size() - 2));
+    ++(long_enough ? n_texts_ : n_too_short_);
+  }
+  void add_record(const Record& record) {
+    add_text(record.text);
+    if (record.metadata.is_object()) {
+      for (const auto& [key, value] : record.metadata.items()) {
+        if (value.is_string() && value.get_ref<const std::string&>().size() >= ByteScan::kPiece) {
+          add_text(value.get<std::string>());
+        }
+      }
+    }
+  }
+  void add_vector(const std::string& bytes) {
+    scan_.add(bytes);
+    ++n_texts_;
+  }
+  const ByteScan& scan() const { return scan_; }
+  size_t n_texts() const { return n_texts_; }
+  size_t n_too_short() const { return n_too_short_; }
+
+ private:
+  ByteScan scan_;
+  std::set<std::string> texts_;
+  size_t n_texts_ = 0, n_too_short_ = 0;
+};
+
+/// Everything that was ever stored of a record, inside a transaction.
+void collect(Database& db, int64_t number, Remains& remains) {
+  db.query("SELECT payload FROM event WHERE record = ? AND payload IS NOT NULL", {number}, [&](const SqlRow& row) {
+    remains.add_record(record_from_json(parse_json(row.text(0), "event"), "event"));
+  });
+  db.query("SELECT data FROM vector WHERE record = ?", {number},
+           [&](const SqlRow& row) { remains.add_vector(row.bytes(0)); });
+}
+
+/// Records whose parents, or their parents in turn, are among `numbers`.
+std::vector<int64_t> derived_from(Database& db, const std::vector<int64_t>& numbers) {
+  std::set<int64_t> known(numbers.begin(), numbers.end());
+  std::vector<int64_t> open = numbers, found;
+  while (!open.empty()) {
+    const int64_t parent = open.back();
+    open.pop_back();
+    db.query("SELECT source FROM link WHERE target = ? AND is_parent = 1 ORDER BY source", {parent},
+             [&](const SqlRow& row) {
+               if (!known.insert(row.integer(0)).second) return;
+               open.push_back(row.integer(0));
+               found.push_back(row.integer(0));
+             });
+  }
+  return found;
+}
+
+std::string id_of(Database& db, int64_t number) {
+  std::string id;
+  db.query("SELECT id FROM record WHERE num = ?", {number}, [&](const SqlRow& row) { id = row.text(0); });
+  return id;
+}
+
+void erase_one(Store& store, int64_t scope, int64_t number, Time time) {
+  Database& db = store.database();
+  const Record record = store.load(number);
+  store.unindex(scope, number, record);
+  db.execute("UPDATE event SET payload = NULL, actor = '', reason = '' WHERE record = ?", {number});
+  db.execute(
+      "UPDATE record SET version = version + 1, state = ?, agent = '', session = '', speaker = '', tags = '',"
+      " source = '', event_time = 0, valid_until = NULL, expires_at = NULL, recorded_at = ?, n_terms = 0,"
+      " content_key = NULL WHERE num = ?",
+      {static_cast<int64_t>(State::kErased), time, number});
+  db.execute(
+      "INSERT INTO event(record, version, scope, time, operation, actor, reason, payload)"
+      " VALUES (?, ?, ?, ?, 'erase', ?, '', NULL)",
+      {number, int64_t{record.version} + 1, scope, time, store.options().actor});
+}
+
+/// True when a living record still says the piece.
+bool is_said(Database& db, const std::string& piece) {
+  int64_t n = 0;
+  // No LIKE: the piece may cut a character in two. As bytes both databases compare exactly.
+  db.query("SELECT 1 FROM event WHERE payload IS NOT NULL AND " + db.contains_bytes("payload") + " LIMIT 1",
+           {Bytes{piece}}, [&](const SqlRow&) { ++n; });
+  if (n == 0) {
+    db.query("SELECT 1 FROM scope WHERE " + db.contains_bytes("user_name") + " OR " + db.contains_bytes("tenant") +
+                 " LIMIT 1",
+             {Bytes{piece}, Bytes{piece}}, [&](const SqlRow&) { ++n; });
+  }
+  return n > 0;
+}
+
+/// Pieces in the files that no living record accounts for.
+std::vector<ByteScan::Found> left_over(Store& store, const Remains& remains, Erasure& erasure) {
+  std::vector<ByteScan::Found> left;
+  erasure.scanned.clear();
+  std::set<std::string> shared;
+  std::vector<std::string> files = store.database().files();
+  files.insert(files.end(), erasure.cubes.begin(), erasure.cubes.end());
+  for (const std::string& file : files) {
+    erasure.scanned.push_back(file);
+    for (ByteScan::Found& found : remains.scan().scan(file)) {
+      if (!shared.contains(found.bytes)) left.push_back(std::move(found));
+    }
+  }
+  if (!left.empty()) {
+    store.database().transaction(Database::Access::kRead, [&] {
+      store.database().restrict_to_tenant(std::string(kAllTenants));
+      std::erase_if(left, [&](const ByteScan::Found& found) {
+        return shared.contains(found.bytes) ||
+               (is_said(store.database(), found.bytes) && shared.insert(found.bytes).second);
+      });
+    });
+  }
+  erasure.n_shared = shared.size();
+  return left;
+}
+
+/// Erases the records in the cubes that were written of this user's memory.
+void erase_in_cubes(const std::vector<std::string>& paths, Erasure& erasure) {
+  for (const std::string& path : paths) {
+    if (!std::filesystem::exists(path)) {
+      erasure.missing_cubes.push_back(path);
+    } else if (erase_from_cube(path, erasure.ids)) {
+      erasure.cubes.push_back(path);
+    }
+  }
+}
+
+Erasure erase_records(Store& store, const Scope& scope, const std::vector<std::string>* ids,
+                      const EraseOptions& options) {
+  Erasure erasure;
+  Remains remains;
+  std::vector<std::string> cubes;
+  const auto body = [&](Time time) {
+    erasure = {};
+    cubes.clear();
+    remains = {};
+    Database& db = store.database();
+    const int64_t owner = store.scope_number(scope);
+    db.query("SELECT path FROM copy WHERE scope = ? ORDER BY path", {owner},
+             [&](const SqlRow& row) { cubes.push_back(row.text(0)); });
+    std::vector<int64_t> numbers;
+    if (ids != nullptr) {
+      for (const std::string& id : *ids) {
+        const int64_t number = store.record_number(owner, id);
+        store.load(number);  // refuses what is erased already
+        if (std::find(numbers.begin(), numbers.end(), number) == numbers.end()) numbers.push_back(number);
+      }
+    } else {
+      db.query("SELECT num FROM record WHERE scope = ? AND state <> ? ORDER BY num",
+               {owner, static_cast<int64_t>(State::kErased)},
+               [&](const SqlRow& row) { numbers.push_back(row.integer(0)); });
+    }
+    const std::vector<int64_t> derived = derived_from(db, numbers);
+    if (options.derived) {
+      numbers.insert(numbers.end(), derived.begin(), derived.end());
+    } else {
+      for (const int64_t number : derived) erasure.derived.push_back(id_of(db, number));
+    }
+    for (const int64_t number : numbers) {
+      erasure.ids.push_back(id_of(db, number));
+      if (options.dry_run) continue;
+      if (options.verify) collect(db, number, remains);
+      erase_one(store, owner, number, time);
+    }
+    if (ids == nullptr && !options.dry_run && owner != 0) {
+      db.execute("UPDATE scope SET user_name = ? WHERE num = ?", {fmt::format("\x1f""erased-{}", owner), owner});
+    }
+  };
+  if (options.dry_run) {
+    store.read(scope, [&] { body(0); });
+    return erasure;
+  }
+  store.write(scope, body);
+  erase_in_cubes(cubes, erasure);
+  store.database().scrub(false);
+  if (!options.verify) return erasure;
+  erasure.n_texts = remains.n_texts();
+  erasure.n_too_short = remains.n_too_short();
+  erasure.server_files_unseen = store.database().files().empty();
+  std::vector<ByteScan::Found> left = left_over(store, remains, erasure);
+  if (!left.empty()) {
+    erasure.rewritten = true;
+    store.database().scrub(true);
+    left = left_over(store, remains, erasure);
+  }
+  if (!left.empty()) {
+    fail(ErrorCode::kCorruptData, "[erase] {}: expected no byte of the erased texts, found {} pieces, the first at {}",
+         left.front().file, left.size(), left.front().offset);
+  }
+  return erasure;
+}
+
+}  // namespace
+
+Erasure erase(Store& store, const Scope& scope, std::span<const std::string> ids, const EraseOptions& options) {
+  const std::vector<std::string> list(ids.begin(), ids.end());
+  return erase_records(store, scope, &list, options);
+}
+
+Erasure erase_user(Store& store, const Scope& scope, const EraseOptions& options) {
+  return erase_records(store, scope, nullptr, options);
+}
+
+std::vector<std::string> expired(Store& store, const Scope& scope, Time time) {
+  std::vector<std::string> ids;
+  store.read(scope, [&] {
+    ids.clear();
+    store.database().query("SELECT id FROM record WHERE scope = ? AND state <> ? AND expires_at <= ? ORDER BY num",
+                           {store.scope_number(scope), static_cast<int64_t>(State::kErased), time},
+                           [&](const SqlRow& row) { ids.push_back(row.text(0)); });
+  });
+  return ids;
+}
+
+}  // namespace mneme::recall

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/function_ref.h"
+#include "base/json.h"
+#include "recall/sql/database.h"
+
+namespace mneme::recall {
+
+/// What makes a record a candidate.
+enum class Channel : uint8_t { kText, kVector, kEntity, kLink };
+constexpr size_t kChannels = 4;
+constexpr std::array<std::string_view, kChannels> kChannelNames = {"text", "vector", "entity", "link"};
+
+/// BM25 (Robertson and others, TREC-3, 1994) of records that hold some of the asked terms:
+///
+///   score(d) = sum over terms t of idf(t) * c (k1 + 1) / (c + k1 (1 - b + b |d| / mean)),
+///   idf(t) = ln(1 + (N - n(t) + 0.5) / (n(t) + 0.5)),
+///
+/// c the count of t in d, |d| terms of d, N records of this user, n(t) of them with t; k1 = 1.2, b = 0.75. All numbers are
+/// the user's own, so what others store changes neither ranks nor scores.
+/// `matches` are all records of the user with one of the terms; `lengths` their terms.
+std::vector<double> bm25(std::span<const TermMatch> matches, std::span<const int64_t> lengths, int64_t n_records,
+                         double mean_length);
+
+/// How channels and properties of a record make one score:
+///
+///   score = (sum over channels c of weight_c / (rank_constant + rank_c)) (1 + recency 0.5^(age / half_life))
+///           (1 + importance (i - 0.5)) confidence^confidence_power
+///
+/// rank_c counts from 1, equal findings share the last of their ranks; a channel that did not find the record adds nothing. Reciprocal rank fusion: Cormack and others,
+/// SIGIR 2009. The weights can be learned from examples: learn_weights.h.
+struct FusionWeights {
+  std::array<double, kChannels> channel = {1, 1, 0.25, 0.2};
+  double rank_constant = 60;
+  double recency = 0.2, half_life_days = 30;
+  double importance = 0.5;
+  double confidence_power = 1;
+};
+
+/// Reads {"text": 1, "vector": 1, "entity": .25, "link": .2, "rank_constant": 60, "recency": .2, "half_life_days": 30,
+/// "importance": .5, "confidence_power": 1}; keys may be left out. Throws Error(kInvalidArgument).
+FusionWeights fusion_weights_from_json(const Json& json);
+Json to_json(const FusionWeights& weights);
+
+/// What is known of a candidate. Ranks count from 1, 0: not found by that channel.
+struct Candidate {
+  int64_t record = 0;
+  std::array<uint32_t, kChannels> rank{};
+  std::array<double, kChannels> raw{};  ///< BM25, cosine, entity BM25, score of the neighbour.
+  double age_days = 0, importance = 0.5, confidence = 1;
+  double score = 0;
+};
+
+double fused_score(const Candidate& candidate, const FusionWeights& weights);
+
+/// Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): the order in which candidates are chosen, each time
+/// the one with the greatest lambda * relevance - (1 - lambda) * (greatest similarity to those chosen before). `relevance`
+/// is scaled to [0, 1] inside; similarity(i, j) is in [0, 1]. At most `n` indexes.
+std::vector<size_t> diverse_order(std::span<const double> relevance, double lambda, size_t n,
+                                  FunctionRef<double(size_t, size_t)> similarity);
+
+}  // namespace mneme::recall

@@ -1,0 +1,413 @@
+#include "recall/search/search.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/error.h"
+#include "base/utf8.h"
+#include "recall/history.h"
+#include "recall/search/vectors.h"
+#include "recall/time_text.h"
+
+namespace mneme::recall {
+namespace {
+
+constexpr int64_t kMostMatches = 200'000;  // of one channel; far above what a person's memory holds for some words
+constexpr size_t kMostQueryTerms = 64;
+constexpr size_t kMostQueryBytes = 64 << 10;
+constexpr size_t kLinkSeeds = 5;  // best hits whose neighbours are looked at
+
+std::vector<std::string> distinct(std::vector<std::string> terms) {
+  std::unordered_set<std::string> seen;
+  std::vector<std::string> out;
+  for (std::string& term : terms) {
+    if (out.size() < kMostQueryTerms && seen.insert(term).second) out.push_back(std::move(term));
+  }
+  return out;
+}
+
+/// Where candidates come from: the tables, or records of a past state.
+class Candidates {
+ public:
+  virtual ~Candidates() = default;
+  struct Matches {
+    std::vector<TermMatch> found;
+    std::vector<int64_t> lengths;
+  };
+  virtual Matches match(std::span<const std::string> terms) = 0;
+  virtual int64_t n_records() const = 0;
+  virtual double mean_length() const = 0;
+  virtual std::vector<int64_t> newest(size_t n) = 0;
+  virtual std::vector<int64_t> neighbours(int64_t record) = 0;
+  /// Fills what fused_score() needs besides ranks.
+  virtual void describe(Candidate& candidate) = 0;
+  virtual Record load(int64_t record) = 0;
+};
+
+class StoredCandidates final : public Candidates {
+ public:
+  StoredCandidates(Store& store, int64_t scope, SqlCondition condition, Time now)
+      : db_(store.database()), store_(store), scope_(scope), condition_(std::move(condition)), now_(now) {
+    db_.query("SELECT records, terms FROM scope WHERE num = ?", {scope}, [&](const SqlRow& row) {
+      n_records_ = row.integer(0);
+      n_terms_ = row.integer(1);
+    });
+  }
+
+  Matches match(std::span<const std::string> terms) override {
+    Matches matches;
+    matches.found =
+        db_.match_terms(fmt::format("s{}", scope_), terms, condition_.where, condition_.parameters, kMostMatches);
+    for (const TermMatch& match : matches.found) matches.lengths.push_back(row_of(match.record).n_terms);
+    return matches;
+  }
+  int64_t n_records() const override { return n_records_; }
+  double mean_length() const override {
+    return static_cast<double>(n_terms_) / static_cast<double>(std::max<int64_t>(n_records_, 1));
+  }
+  std::vector<int64_t> newest(size_t n) override {
+    std::vector<SqlValue> parameters = {scope_};
+    parameters.insert(parameters.end(), condition_.parameters.begin(), condition_.parameters.end());
+    parameters.emplace_back(static_cast<int64_t>(n));
+    std::vector<int64_t> records;
+    db_.query("SELECT r.num FROM record r WHERE r.scope = ? AND " + condition_.where +
+                  " ORDER BY r.event_time DESC, r.num DESC LIMIT ?",
+              parameters, [&](const SqlRow& row) { records.push_back(row.integer(0)); });
+    return records;
+  }
+  std::vector<int64_t> neighbours(int64_t record) override {
+    std::vector<SqlValue> parameters = {record, record, scope_};
+    parameters.insert(parameters.end(), condition_.parameters.begin(), condition_.parameters.end());
+    std::vector<int64_t> found;
+    db_.query(
+        "SELECT r.num FROM record r WHERE r.num IN (SELECT target FROM link WHERE source = ? UNION SELECT source FROM"
+        " link WHERE target = ?) AND r.scope = ? AND " +
+            condition_.where + " ORDER BY r.num LIMIT 32",
+        parameters, [&](const SqlRow& row) { found.push_back(row.integer(0)); });
+    return found;
+  }
+  void describe(Candidate& candidate) override {
+    const Row& row = row_of(candidate.record);
+    candidate.age_days = static_cast<double>(now_ - row.event_time) / static_cast<double>(kMicrosPerDay);
+    candidate.importance = row.importance;
+    candidate.confidence = row.confidence;
+  }
+  Record load(int64_t record) override { return store_.load(record); }
+
+ private:
+  struct Row {
+    int64_t n_terms = 0, event_time = 0;
+    double importance = 0.5, confidence = 1;
+  };
+  const Row& row_of(int64_t record) {
+    const auto known = rows_.find(record);
+    if (known != rows_.end()) return known->second;
+    Row& found = rows_[record];
+    db_.query("SELECT n_terms, event_time, importance, confidence FROM record WHERE num = ?", {record},
+              [&](const SqlRow& row) {
+                found = {row.integer(0), row.integer(1), row.real(2), row.real(3)};
+              });
+    return found;
+  }
+
+  Database& db_;
+  Store& store_;
+  int64_t scope_;
+  SqlCondition condition_;
+  Time now_;
+  int64_t n_records_ = 0, n_terms_ = 0;
+  std::unordered_map<int64_t, Row> rows_;
+};
+
+/// Records in memory; a record's number is its index.
+class PastCandidates final : public Candidates {
+ public:
+  PastCandidates(std::vector<Record> records, const TermHasher& hasher, const Filter& filter, Time now)
+      : records_(std::move(records)), filter_(filter), now_(now) {
+    for (size_t i = 0; i < records_.size(); ++i) {
+      by_id_[records_[i].id] = static_cast<int64_t>(i);
+      terms_.push_back(hasher.record_terms(records_[i]));
+      n_terms_ += static_cast<int64_t>(terms_.back().size() + 1);
+    }
+  }
+
+  Matches match(std::span<const std::string> terms) override {
+    Matches matches;
+    for (size_t i = 0; i < records_.size(); ++i) {
+      if (!matches_filter(i)) continue;
+      TermMatch match{static_cast<int64_t>(i), std::vector<uint16_t>(terms.size())};
+      bool any = false;
+      for (size_t t = 0; t < terms.size(); ++t) {
+        const auto n = std::count(terms_[i].begin(), terms_[i].end(), terms[t]);
+        match.counts[t] = static_cast<uint16_t>(std::min<ptrdiff_t>(n, UINT16_MAX));
+        any |= n > 0;
+      }
+      if (!any) continue;
+      matches.found.push_back(std::move(match));
+      matches.lengths.push_back(static_cast<int64_t>(terms_[i].size() + 1));
+    }
+    return matches;
+  }
+  int64_t n_records() const override { return static_cast<int64_t>(records_.size()); }
+  double mean_length() const override {
+    return static_cast<double>(n_terms_) / static_cast<double>(std::max<size_t>(records_.size(), 1));
+  }
+  std::vector<int64_t> newest(size_t n) override {
+    std::vector<int64_t> found;
+    for (size_t i = 0; i < records_.size(); ++i) {
+      if (matches_filter(i)) found.push_back(static_cast<int64_t>(i));
+    }
+    std::stable_sort(found.begin(), found.end(), [&](int64_t a, int64_t b) {
+      return records_[static_cast<size_t>(a)].event_time > records_[static_cast<size_t>(b)].event_time;
+    });
+    if (found.size() > n) found.resize(n);
+    return found;
+  }
+  std::vector<int64_t> neighbours(int64_t record) override {
+    std::vector<int64_t> found;
+    for (const Link& link : records_[static_cast<size_t>(record)].links) {
+      const auto at = by_id_.find(link.to);
+      if (at != by_id_.end() && matches_filter(static_cast<size_t>(at->second))) found.push_back(at->second);
+    }
+    return found;
+  }
+  void describe(Candidate& candidate) override {
+    const Record& record = records_[static_cast<size_t>(candidate.record)];
+    candidate.age_days = static_cast<double>(now_ - record.event_time) / static_cast<double>(kMicrosPerDay);
+    candidate.importance = record.importance;
+    candidate.confidence = record.confidence;
+  }
+  Record load(int64_t record) override { return records_[static_cast<size_t>(record)]; }
+
+ private:
+  bool matches_filter(size_t i) const { return matches(filter_, records_[i], now_); }
+
+  std::vector<Record> records_;
+  const Filter& filter_;
+  Time now_;
+  std::vector<std::vector<std::string>> terms_;
+  std::unordered_map<std::string, int64_t> by_id_;
+  int64_t n_terms_ = 0;
+};
+
+/// The candidates of a search and what the channels say of them.
+class Fusion {
+ public:
+  explicit Fusion(Candidates& source) : source_(source) {}
+
+  /// Adds a channel's findings, best first. Records with the same score share the last of their ranks: a name that is
+  /// in every record says nothing of any.
+  void add(Channel channel, std::span<const std::pair<int64_t, double>> found) {
+    const auto c = static_cast<size_t>(channel);
+    size_t end = 0;  // of the records with the score of record i
+    for (size_t i = 0; i < found.size(); ++i) {
+      while (end < found.size() && (end <= i || found[end].second == found[i].second)) ++end;
+      Candidate& candidate = at(found[i].first);
+      candidate.rank[c] = static_cast<uint32_t>(end);
+      candidate.raw[c] = found[i].second;
+    }
+  }
+
+  void add_terms(Channel channel, std::span<const std::string> terms) {
+    if (terms.empty()) return;
+    Candidates::Matches matches = source_.match(terms);
+    // The length of a text says nothing about its names.
+    if (channel == Channel::kEntity)
+      matches.lengths.assign(matches.lengths.size(), std::llround(source_.mean_length()));
+    const std::vector<double> scores = bm25(matches.found, matches.lengths, source_.n_records(), source_.mean_length());
+    std::vector<std::pair<int64_t, double>> found;
+    for (size_t i = 0; i < scores.size(); ++i) found.emplace_back(matches.found[i].record, scores[i]);
+    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
+      return a.second != b.second ? a.second > b.second : a.first < b.first;
+    });
+    add(channel, found);
+  }
+
+  /// Best first.
+  std::vector<Candidate> ranked(const FusionWeights& weights) {
+    std::vector<Candidate> all;
+    for (auto& [record, candidate] : candidates_) {
+      source_.describe(candidate);
+      candidate.score = fused_score(candidate, weights);
+      all.push_back(candidate);
+    }
+    std::sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
+      return a.score != b.score ? a.score > b.score : a.record < b.record;
+    });
+    return all;
+  }
+
+ private:
+  Candidate& at(int64_t record) {
+    Candidate& candidate = candidates_[record];
+    candidate.record = record;
+    return candidate;
+  }
+
+  Candidates& source_;
+  std::unordered_map<int64_t, Candidate> candidates_;
+};
+
+/// Neighbours of the best candidates, in the order of their seeds.
+void add_neighbours(Fusion& fusion, Candidates& source, const FusionWeights& weights) {
+  std::vector<std::pair<int64_t, double>> found;
+  std::unordered_set<int64_t> seen;
+  const std::vector<Candidate> best = fusion.ranked(weights);
+  for (size_t i = 0; i < std::min(kLinkSeeds, best.size()); ++i) {
+    for (const int64_t neighbour : source.neighbours(best[i].record)) {
+      if (seen.insert(neighbour).second) found.emplace_back(neighbour, best[i].score);
+    }
+  }
+  fusion.add(Channel::kLink, found);
+}
+
+/// Likeness of two records for diversity: the share of words that they have in common (Jaccard).
+class Likeness {
+ public:
+  Likeness(const TermHasher& hasher, std::span<const Hit> hits) {
+    for (const Hit& hit : hits) {
+      std::vector<std::string> terms = hasher.word_terms(hit.record.text);
+      std::sort(terms.begin(), terms.end());
+      terms.erase(std::unique(terms.begin(), terms.end()), terms.end());
+      terms_.push_back(std::move(terms));
+    }
+  }
+  double operator()(size_t i, size_t j) const {
+    std::vector<std::string> common;
+    std::set_intersection(terms_[i].begin(), terms_[i].end(), terms_[j].begin(), terms_[j].end(),
+                          std::back_inserter(common));
+    const size_t all = terms_[i].size() + terms_[j].size() - common.size();
+    return all == 0 ? 0 : static_cast<double>(common.size()) / static_cast<double>(all);
+  }
+
+ private:
+  std::vector<std::vector<std::string>> terms_;
+};
+
+/// The vector to search for, of length 1; empty when the store is searched by words alone.
+std::vector<float> query_vector(Store& store, const Query& query) {
+  Embedder* embedder = store.options().embedder;
+  if (query.as_of || (query.vector.empty() && (embedder == nullptr || query.text.empty()))) return {};
+  const std::vector<float> vector =
+      query.vector.empty() ? embedder->embed(std::span(&query.text, 1), Embedder::Role::kQuery).front() : query.vector;
+  const uint32_t dimension = store.embedding_dimension();
+  if (dimension == 0) return {};
+  return vector_from_bytes(stored_vector(vector, dimension));
+}
+
+/// Chooses from loaded candidates, best first: different ones first, then what fits the budget.
+void choose(SearchResult& result, std::vector<Hit> loaded, const Query& query, const TermHasher& hasher) {
+  std::vector<double> relevance;
+  for (const Hit& hit : loaded) relevance.push_back(hit.score);
+  std::vector<size_t> order;
+  if (query.diversity > 0) {
+    const Likeness likeness(hasher, loaded);
+    order = diverse_order(relevance, 1 - query.diversity, loaded.size(), likeness);
+  } else {
+    for (size_t i = 0; i < loaded.size(); ++i) order.push_back(i);
+  }
+  for (const size_t i : order) {
+    if (result.hits.size() == query.k) break;
+    Hit& hit = loaded[i];
+    hit.tokens = query.count_tokens ? query.count_tokens(hit.record.text) : estimate_tokens(hit.record.text);
+    if (query.token_budget && result.tokens + hit.tokens > *query.token_budget) {
+      ++result.n_over_budget;
+      continue;
+    }
+    result.tokens += hit.tokens;
+    result.hits.push_back(std::move(hit));
+  }
+}
+
+void check(const Query& query) {
+  if (!is_valid_utf8(query.text)) fail(ErrorCode::kInvalidArgument, "[search] query: expected valid UTF-8");
+  if (query.text.size() > kMostQueryBytes) {
+    fail(ErrorCode::kInvalidArgument, "[search] query: expected at most {} bytes, found {}", kMostQueryBytes,
+         query.text.size());
+  }
+  if (!(query.diversity >= 0 && query.diversity <= 1)) {
+    fail(ErrorCode::kInvalidArgument, "[search] diversity: expected a number from 0 to 1, found {}", query.diversity);
+  }
+  if (query.k > 10'000) fail(ErrorCode::kInvalidArgument, "[search] expected at most 10000 results, found {}", query.k);
+}
+
+}  // namespace
+
+uint64_t estimate_tokens(std::string_view text) {
+  uint64_t words = 0;
+  bool inside = false;
+  for (const char c : text) {
+    const bool blank = c == ' ' || c == '\n' || c == '\t' || c == '\r';
+    words += inside && blank;
+    inside = !blank;
+  }
+  return std::max<uint64_t>(words + inside, (text.size() + 2) / 3);
+}
+
+SearchResult search(Store& store, const Query& query) {
+  check(query);
+  const auto begin = std::chrono::steady_clock::now();
+  SearchResult result;
+  const std::vector<float> vector = query_vector(store, query);
+  Filter filter = query.filter;
+  if (!query.scope.agent.empty()) filter.agent = query.scope.agent;
+  if (!query.scope.session.empty()) filter.session = query.scope.session;
+  const Time time = query.as_of.value_or(store.clock());
+  const TermHasher& hasher = store.terms();
+  const std::vector<std::string> words = distinct(hasher.word_terms(query.text));
+  const std::vector<std::string> entities = distinct(hasher.entity_terms(query.text));
+  const auto run = [&](Candidates& source, int64_t scope, const SqlCondition& condition) {
+    Fusion fusion(source);
+    fusion.add_terms(Channel::kText, words);
+    fusion.add_terms(Channel::kEntity, entities);
+    if (!vector.empty()) {
+      std::vector<std::pair<int64_t, double>> found;
+      const size_t n = std::max<size_t>(4 * query.k, 60);
+      for (const VectorMatch& match :
+           match_vectors(store.database(), scope, vector, condition.where, condition.parameters, n)) {
+        found.emplace_back(match.record, match.cosine);
+      }
+      fusion.add(Channel::kVector, found);
+    }
+    if (query.text.find_first_not_of(" \t\r\n") == query.text.npos && vector.empty()) {
+      std::vector<std::pair<int64_t, double>> found;
+      for (const int64_t record : source.newest(std::max<size_t>(query.k, 1)))
+        found.emplace_back(record, -static_cast<double>(found.size()));
+      fusion.add(Channel::kText, found);
+    }
+    add_neighbours(fusion, source, query.weights);
+    const std::vector<Candidate> ranked = fusion.ranked(query.weights);
+    result.n_candidates = ranked.size();
+    // Diversity and budget choose from more than are asked for.
+    const size_t most = std::max<size_t>(query.token_budget ? 8 * query.k : 3 * query.k, 30);
+    std::vector<Hit> loaded;
+    for (const Candidate& candidate : ranked) {
+      if (loaded.size() == most) break;
+      Hit hit{source.load(candidate.record), candidate.score, 0, candidate};
+      // The tables have chosen by most of the filter; the record itself has the last word, on its owner too.
+      if (hit.record.scope.tenant != query.scope.tenant || hit.record.scope.user != query.scope.user) continue;
+      if (matches(filter, hit.record, time)) loaded.push_back(std::move(hit));
+    }
+    choose(result, std::move(loaded), query, hasher);
+  };
+  if (query.k > 0 && query.as_of) {
+    PastCandidates source(records_as_of(store, query.scope, *query.as_of), hasher, filter, time);
+    run(source, 0, {});
+  } else if (query.k > 0) {
+    store.read(query.scope, [&] {
+      result = {};
+      const int64_t scope = store.scope_number(query.scope);
+      if (scope == 0) return;
+      const SqlCondition condition = sql_condition(filter, time);
+      StoredCandidates source(store, scope, condition, time);
+      run(source, scope, condition);
+    });
+  }
+  result.ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  return result;
+}
+
+}  // namespace mneme::recall
