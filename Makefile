@@ -4,14 +4,14 @@ MODEL ?=
 PROMPT ?=
 MEMORY ?=
 
-.PHONY: run test build setup
+.PHONY: run test build setup setup-tests
 
 ## Installs what is missing, builds, and starts a chat with MODEL (a .gguf file), or with the model that ships here.
 run: build
 	@scripts/run "$(MODEL)" "$(MEMORY)"
 
 ## Installs what is missing, builds, and runs all tests.
-test: build
+test: setup-tests build
 	ctest --preset release --no-tests=error
 
 build: setup
@@ -20,3 +20,6 @@ build: setup
 
 setup:
 	@scripts/setup
+
+setup-tests:
+	@scripts/setup --tests

@@ -6,15 +6,21 @@
 #include <set>
 
 #include "base/error.h"
+#include "eval/adapter_claims.h"
 #include "eval/foundation_claims.h"
+#include "eval/kv_claims.h"
 #include "eval/precision_claims.h"
+#include "eval/weight_claims.h"
 
 namespace mneme {
 
 std::span<const Claim> all_claims() {
   static const std::vector<Claim> claims = [] {
     std::vector<Claim> all = foundation_claims();
+    for (Claim& claim : kv_claims()) all.push_back(std::move(claim));
     for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : weight_claims()) all.push_back(std::move(claim));
     return all;
   }();
   return claims;

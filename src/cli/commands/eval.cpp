@@ -73,7 +73,7 @@ void run_claims(const std::string& system, const GlobalOptions& global) {
 }  // namespace
 
 void add_eval(CLI::App& app, GlobalOptions& global) {
-  CLI::App* command = app.add_subcommand("eval", "Measure quality: ppl, claims, scaling laws");
+  CLI::App* command = app.add_subcommand("eval", "Measure quality: ppl, kv, claims, scaling laws");
   command->require_subcommand(1);
 
   auto ppl = std::make_shared<PerplexityCommand>();
@@ -92,6 +92,7 @@ void add_eval(CLI::App& app, GlobalOptions& global) {
   claims->footer("Exit status 0 only when every claim holds. Example: mneme eval claims --system flashattention");
   claims->callback([system, &global] { run_claims(*system, global); });
 
+  add_eval_kv(*command, global);
   add_eval_scaling(*command, global);
 }
 
