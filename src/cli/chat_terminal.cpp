@@ -46,8 +46,8 @@ std::optional<std::string> read_line(const char* prompt) {
 class Terminal {
  public:
   Terminal(Engine& engine, std::optional<ChatTemplate> chat, const std::string& system, const SamplingFlags& sampling,
-           const GlobalOptions& global, SessionRecorder* recorder, PrefixCache* cache)
-      : engine_(engine), sampling_(sampling), global_(global), recorder_(recorder), cache_(cache) {
+           const GlobalOptions& global, SessionRecorder* recorder, PrefixCache* cache, KvWatch* watch)
+      : engine_(engine), sampling_(sampling), global_(global), recorder_(recorder), cache_(cache), watch_(watch) {
     if (chat) {
       session_.emplace(engine, std::move(*chat), cache);
       if (recorder != nullptr) session_->keep_in(*recorder);
@@ -63,6 +63,7 @@ class Terminal {
           if (!command(*line)) return;
         } else {
           answer([&](GenerationRequest request) { return ask(*line, std::move(request)); });
+          if (watch_ != nullptr && session_) watch_->after_answer(*session_);
         }
       } catch (const Error& e) {
         fmt::print(stderr, "error: {}{}\n", e.what(), e.hint().empty() ? "" : fmt::format(" ({})", e.hint()));
@@ -179,6 +180,7 @@ class Terminal {
   const GlobalOptions& global_;
   SessionRecorder* recorder_;
   PrefixCache* cache_;
+  KvWatch* watch_;
   std::optional<ChatSession> session_;
   Scheduler* plain_ = nullptr;
   Scheduler::RequestId plain_id_ = 0;
@@ -188,10 +190,10 @@ class Terminal {
 
 void chat_on_terminal(Engine& engine, std::optional<ChatTemplate> chat, const std::string& system,
                       const SamplingFlags& sampling, const GlobalOptions& global, SessionRecorder* recorder,
-                      PrefixCache* cache) {
+                      PrefixCache* cache, KvWatch* watch) {
   fmt::print(stderr, "{} tokens of context in {}; /help lists commands\n", engine.plan().context,
              format_byte_size(engine.plan().total()));
-  Terminal(engine, std::move(chat), system, sampling, global, recorder, cache).loop();
+  Terminal(engine, std::move(chat), system, sampling, global, recorder, cache, watch).loop();
 }
 
 }  // namespace mneme::cli

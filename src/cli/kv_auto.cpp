@@ -47,6 +47,10 @@ std::optional<std::pair<std::string, std::string>> recall_choice(const std::stri
   }
 }
 
+std::string text_of(const KvAutoOptions& options) {
+  return options.text_file.empty() ? std::string() : read_text_file(options.text_file);
+}
+
 void remember(const std::string& path, const KvChoice& choice) {
   Json measured = Json::array();
   for (const KvQuality& q : choice.measured) {
@@ -70,7 +74,7 @@ void remember(const std::string& path, const KvChoice& choice) {
 }  // namespace
 
 std::string resolve_kv_auto(const KvAutoOptions& options) {
-  const std::string text = options.text_file.empty() ? std::string() : read_text_file(options.text_file);
+  const std::string text = text_of(options);
   const std::string path = memory_of(options, text);
   if (const auto known = recall_choice(path)) {
     fmt::print(stderr, "--kv auto: {} ({})\n", known->first, known->second);
@@ -97,6 +101,39 @@ std::string resolve_kv_auto(const KvAutoOptions& options) {
   fmt::print(stderr, "--kv auto: {} ({})\n", choice.policy, choice.reason);
   remember(path, choice);
   return choice.policy;
+}
+
+KvWatch::KvWatch(Engine& engine, const KvAutoOptions& options, bool in_session)
+    : engine_(engine),
+      options_(options),
+      in_session_(in_session),
+      guard_(engine, {.bound = {options.bound, 0.95}, .window = kWindow}, !in_session) {}
+
+void KvWatch::after_answer(ChatSession& session) {
+  std::optional<KvGuardFinding> finding;
+  try {
+    finding = guard_.look(session.tokens());
+  } catch (const Error& e) {
+    if (!quiet_) fmt::print(stderr, "note: --kv auto cannot watch the dialogue: {}\n", e.what());
+    quiet_ = true;
+    return;
+  }
+  if (!finding || finding->inside) return;
+  if (in_session_) {
+    if (!quiet_) {
+      fmt::print(stderr, "note: --kv auto: {} has {}; this session keeps it, a new one would take more\n",
+                 finding->now.policy, finding->reason);
+    }
+    quiet_ = true;
+    return;
+  }
+  fmt::print(stderr, "--kv auto: {} has {}\n", finding->now.policy, finding->reason);
+  session.recompute();
+  KvChoice choice;
+  choice.policy = finding->policy;
+  choice.reason = fmt::format("{} had {}", finding->now.policy, finding->reason);
+  choice.measured = {finding->now};
+  remember(memory_of(options_, text_of(options_)), choice);
 }
 
 }  // namespace mneme::cli

@@ -1,7 +1,6 @@
 #include "cli/model_options.h"
 
 #include "base/byte_size.h"
-#include "cli/kv_auto.h"
 
 namespace mneme::cli {
 
@@ -34,7 +33,7 @@ PlanRequest ModelOptions::request() const {
   if (!memory.empty()) request.memory = parse_byte_size(memory);
   if (!context.empty()) request.context = parse_token_count(context);
   if (batch > 0) request.batch = batch;
-  request.kv = KvPolicy::parse(kv == "auto" ? resolve_kv_auto({model, memory, kv_text, kv_bound, !no_pack}) : kv);
+  request.kv = KvPolicy::parse(kv == "auto" ? resolve_kv_auto(kv_auto()) : kv);
   request.n_sequences = sequences;
   request.pack = !no_pack;
   for (const std::string& adapter : adapters) request.adapters.push_back(AdapterChoice::parse(adapter));

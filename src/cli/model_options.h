@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/kv_auto.h"
 #include "engine/plan.h"
 
 namespace mneme::cli {
@@ -24,6 +25,8 @@ struct ModelOptions {
   void add_to(CLI::App& command, bool with_sequences = false);
   /// Checked form; with `--kv auto` after measuring. Throws Error.
   PlanRequest request() const;
+  /// What `--kv auto` works with.
+  KvAutoOptions kv_auto() const { return {model, memory, kv_text, kv_bound, !no_pack}; }
 };
 
 }  // namespace mneme::cli

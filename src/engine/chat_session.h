@@ -39,6 +39,9 @@ class ChatSession {
   const Json& messages() const { return messages_; }
   /// Tokens that the model holds of the dialogue.
   size_t n_tokens() const { return conversation_->tokens.size(); }
+  const std::vector<TokenId>& tokens() const { return conversation_->tokens; }
+  /// Drops what the model holds of the dialogue; the next answer computes it anew.
+  void recompute() { *conversation_ = Conversation(); }
   /// Ends the answer that is being generated; may be called from a signal-driven thread or an event.
   void cancel();
 

@@ -24,8 +24,9 @@ std::unique_ptr<Engine> Engine::open(const std::string& path, const PlanRequest&
   }
   const uint64_t counted = ledger.used(Tier::kRam);
   const uint64_t resident = resident_bytes();
-  engine->plan_ = make_plan(*engine->model_, request,
-                            {resident > counted ? resident - counted : 0, grammar_bytes, engine->adapters_->bytes()});
+  engine->request_ = request;
+  engine->fixed_ = {resident > counted ? resident - counted : 0, grammar_bytes, engine->adapters_->bytes()};
+  engine->plan_ = make_plan(*engine->model_, request, engine->fixed_);
   engine->state_options_ = {request.kv, engine->plan_.context, engine->plan_.batch};
   return engine;
 }
@@ -57,6 +58,25 @@ std::unique_ptr<GrammarState> Engine::make_grammar(std::string_view gbnf) {
     grammar = std::make_shared<const Grammar>(gbnf);
   }
   return std::make_unique<GrammarState>(TokenMatcher::create(std::move(grammar), trie_, ledger_));
+}
+
+void Engine::change_kv(const KvPolicy& kv) {
+  PlanRequest request = request_;
+  request.kv = kv;
+  request.memory = ledger_.limit(Tier::kRam);
+  request.batch = plan_.batch;  // working memory stays as it is
+  request.context = plan_.context;
+  MemoryPlan plan;
+  try {
+    plan = make_plan(*model_, request, fixed_);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kOutOfBudget) throw;
+    request.context.reset();  // as much as fits, which is less
+    plan = make_plan(*model_, request, fixed_);
+  }
+  request_.kv = kv;
+  plan_ = std::move(plan);
+  state_options_ = {kv, plan_.context, plan_.batch};
 }
 
 std::string Engine::identity() const { return model_fingerprint(file_) + adapters_->identity(); }

@@ -41,6 +41,10 @@ class Engine {
   /// one policy of keys and values may be exchanged.
   std::string identity() const;
   const StateOptions& state_options() const { return state_options_; }
+  /// Keeps keys and values of later sequences another way. The context stays as long as the limit allows and never
+  /// grows; sequences that exist keep their own form. Throws Error(kOutOfBudget) when not even a short context fits;
+  /// then nothing changed.
+  void change_kv(const KvPolicy& kv);
   Ledger& ledger() const { return ledger_; }
   Workspace& workspace() { return *workspace_; }
 
@@ -70,6 +74,8 @@ class Engine {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<TokenizerView> vocabulary_;
   std::shared_ptr<const VocabularyTrie> trie_;
+  PlanRequest request_;
+  FixedBytes fixed_;
   MemoryPlan plan_;
   StateOptions state_options_;
   Reservation runtime_;

@@ -70,6 +70,12 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes
         {Tag::kWeights, fmt::format("{} adapter{}", request.adapters.size(), request.adapters.size() == 1 ? "" : "s"),
          fixed.adapters});
   }
+  if (request.guard_tokens > 0) {
+    // A policy beside f16, over a window of the text.
+    const StateOptions plain{KvPolicy::parse("f16"), request.guard_tokens, batch};
+    plan.rows.push_back({Tag::kKv, fmt::format("2 x {} tokens to watch the policy", request.guard_tokens),
+                         2 * model.state_bytes(plain, request.guard_tokens)});
+  }
   if (request.grammar) plan.rows.push_back({Tag::kCache, "grammars: vocabulary tree, masks", fixed.grammar});
   plan.weight_bytes_per_token = active_weight_bytes(model, request.pack) + fixed.adapters;
   plan.kv_bytes_per_token_at_end = kv;

@@ -21,6 +21,8 @@ struct PlanRequest {
   std::vector<AdapterChoice> adapters = {};
   bool grammar = false;  ///< Requests may bring a grammar: keep room for what it needs.
   bool session = false;  ///< The sequence is kept in a session on disk.
+  /// Tokens of the text that a guard of the policy compares with f16 from time to time; 0: there is none.
+  uint32_t guard_tokens = 0;
 };
 
 /// Where each byte will go, computed from headers before anything is loaded.

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "eval/adapter_claims.h"
+#include "eval/ann_claims.h"
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
 #include "eval/precision_claims.h"
@@ -21,6 +22,7 @@ std::span<const Claim> all_claims() {
     for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : ann_claims()) all.push_back(std::move(claim));
     return all;
   }();
   return claims;

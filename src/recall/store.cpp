@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
+#include "base/user_folder.h"
 #include "base/utf8.h"
 #include "recall/schema.h"
 #include "recall/search/vectors.h"
@@ -474,15 +474,6 @@ Store::Stats Store::stats(const std::string& tenant) {
   return stats;
 }
 
-std::string default_store_path() {
-  const char* data = std::getenv("XDG_DATA_HOME");
-  const char* home = std::getenv("HOME");
-  if (data != nullptr && *data == '/') return std::string(data) + "/mneme/recall/memory.db";
-  if (home == nullptr || *home == '\0') {
-    throw Error(ErrorCode::kInvalidArgument, "[open store] expected $HOME or $XDG_DATA_HOME, found neither",
-                "say --store PATH");
-  }
-  return std::string(home) + "/.local/share/mneme/recall/memory.db";
-}
+std::string default_store_path() { return user_data_folder() + "/recall/memory.db"; }
 
 }  // namespace mneme::recall

@@ -75,6 +75,8 @@ void run(Options options, const GlobalOptions& global) {
   PlanRequest plan = options.model.request();
   plan.grammar = options.sampling.has_grammar();
   plan.session = options.session.used();
+  const bool watched = options.model.kv == "auto" && !one_shot;
+  if (watched) plan.guard_tokens = KvWatch::kWindow;
   const auto engine = Engine::load(options.model.model, plan, ledger);
   if (!engine->model().output) {
     fail(ErrorCode::kUnsupported, "[run] {} is an encoder: use `mneme embed`", options.model.model);
@@ -109,7 +111,10 @@ void run(Options options, const GlobalOptions& global) {
     return;
   }
   if (!chat) fmt::print(stderr, "This model has no chat template: each line you type is continued as plain text.\n");
-  chat_on_terminal(*engine, std::move(chat), options.system, options.sampling, global, recorder.get(), cache);
+  std::optional<KvWatch> watch;
+  if (watched) watch.emplace(*engine, options.model.kv_auto(), options.session.used());
+  chat_on_terminal(*engine, std::move(chat), options.system, options.sampling, global, recorder.get(), cache,
+                   watch ? &*watch : nullptr);
   tiers.finish_writing();
 }
 

@@ -3,12 +3,12 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "base/user_folder.h"
 
 namespace mneme {
 namespace {
@@ -46,16 +46,7 @@ void copy_verified(const std::string& from, const std::string& to) {
 
 }  // namespace
 
-std::string default_session_folder() {
-  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data != '\0') {
-    return std::string(data) + "/mneme/sessions";
-  }
-  const char* home = std::getenv("HOME");
-  if (home == nullptr || *home == '\0') {
-    fail(ErrorCode::kNotFound, "[session] expected XDG_DATA_HOME or HOME in the environment, found neither");
-  }
-  return std::string(home) + "/.local/share/mneme/sessions";
-}
+std::string default_session_folder() { return user_data_folder() + "/sessions"; }
 
 std::string SessionFolder::file_of(const std::string& name) const {
   const bool legal =

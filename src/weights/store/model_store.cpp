@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/user_folder.h"
 
 namespace mneme {
 namespace {
@@ -64,14 +65,8 @@ std::string hub_folder(const std::string& store, const HubReference& reference) 
 }
 
 std::string model_store_folder() {
-  const auto variable = [](const char* name) -> std::string {
-    const char* value = std::getenv(name);
-    return value == nullptr ? "" : value;
-  };
-  if (const auto models = variable("MNEME_MODELS"); !models.empty()) return models;
-  if (const auto cache = variable("XDG_CACHE_HOME"); !cache.empty()) return cache + "/mneme";
-  if (const auto home = variable("HOME"); !home.empty()) return home + "/.cache/mneme";
-  throw Error(ErrorCode::kNotFound, "[model] there is no folder for models: HOME is not set", "set MNEME_MODELS");
+  const char* models = std::getenv("MNEME_MODELS");
+  return models != nullptr && *models != '\0' ? models : user_cache_folder();
 }
 
 std::string resolve_model(const std::string& name) {
