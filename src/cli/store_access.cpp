@@ -2,9 +2,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
+#include "base/byte_size.h"
 #include "base/error.h"
+#include "recall/open_embedder.h"
 #include "recall/time_text.h"
 
 namespace mneme::cli {
@@ -16,9 +19,13 @@ void StoreAccess::add_to(CLI::App& command, bool with_embedder) {
   command.add_option("-u,--user", scope.user, "Whose memory (default: default)");
   command.add_option("--agent", scope.agent, "Agent that the memory is of or for");
   command.add_option("--session", scope.session, "Session, e.g. one conversation");
+  command.add_option("--memory", memory_,
+                     "Most memory for embedding model, page cache and vector indexes, e.g. 512M (default: no limit, "
+                     "indexes 1G)");
   if (with_embedder) {
     command.add_option("--embed", embedding_model_,
-                       "Embedding model (GGUF): search by meaning too; always the same for a store");
+                       "Embedding model: a GGUF file, or https://HOST/v1#MODEL of an OpenAI-compatible server (its key "
+                       "in $MNEME_EMBED_KEY): search by meaning too; always the same for a store");
   }
 }
 
@@ -28,8 +35,15 @@ recall::Store& StoreAccess::open(bool create) {
   recall::StoreOptions options;
   options.create = create;
   if (const char* user = std::getenv("USER"); user != nullptr && *user != '\0') options.actor = user;
+  options.ledger = &ledger_;
+  if (!memory_.empty()) {
+    const uint64_t bytes = parse_byte_size(memory_);
+    ledger_.set_limit(Tier::kRam, bytes);
+    options.cache_bytes = std::min(options.cache_bytes, bytes / 8);
+    options.index_bytes = bytes;
+  }
   if (!embedding_model_.empty()) {
-    embedder_ = std::make_unique<recall::GgufEmbedder>(embedding_model_, ledger_);
+    embedder_ = recall::open_embedder(embedding_model_, ledger_);
     options.embedder = embedder_.get();
   }
   try {

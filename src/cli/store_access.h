@@ -5,13 +5,14 @@
 #include <string>
 
 #include "cli/commands.h"
-#include "recall/gguf_embedder.h"
+#include "recall/embedder.h"
 #include "recall/search/filter.h"
 #include "recall/store.h"
 
 namespace mneme::cli {
 
-/// The options of every command that uses long-term memory: --store --tenant --user --agent --session, and --embed.
+/// The options of every command that uses long-term memory: --store --tenant --user --agent --session --memory, and
+/// --embed.
 class StoreAccess {
  public:
   void add_to(CLI::App& command, bool with_embedder);
@@ -22,9 +23,9 @@ class StoreAccess {
   std::string location;  ///< Set by open() when it was not given.
 
  private:
-  std::string embedding_model_;
+  std::string embedding_model_, memory_;
   Ledger ledger_;
-  std::unique_ptr<recall::GgufEmbedder> embedder_;
+  std::unique_ptr<recall::Embedder> embedder_;
   std::unique_ptr<recall::Store> store_;
 };
 

@@ -7,10 +7,31 @@
 #include "base/error.h"
 #include "recall/byte_scan.h"
 #include "recall/cube.h"
+#include "recall/derived_files.h"
+#include "recall/index/unit_length.h"
+#include "recall/index/vector_codec.h"
+#include "recall/kept/vector_search.h"
 #include "recall/search/vectors.h"
 
 namespace mneme::recall {
 namespace {
+
+/// The bytes of a vector as the database and the files of indexes hold them: as it is stored, scaled once more to length
+/// 1, in halves (heads of SPANN) and in bytes (its lists).
+std::vector<std::string> forms_of_vector(const std::string& stored) {
+  std::vector<std::string> forms = {stored};
+  const std::vector<float> row = vector_from_bytes(stored);
+  if (row.size() < ByteScan::kPiece) return forms;  // too short to be told from chance
+  std::vector<float> unit(row.size());
+  ann::to_unit_length(row, unit);
+  for (const ann::VectorType type : {ann::VectorType::kF32, ann::VectorType::kF16, ann::VectorType::kI8}) {
+    const ann::VectorCodec codec(type, unit.size());
+    std::string bytes(codec.bytes(), '\0');
+    codec.encode(unit, reinterpret_cast<std::byte*>(bytes.data()));
+    if (bytes != stored) forms.push_back(std::move(bytes));
+  }
+  return forms;
+}
 
 /// What must not be found afterwards.
 class Remains {
@@ -33,16 +54,18 @@ class Remains {
     }
   }
   void add_vector(const std::string& bytes) {
-    scan_.add(bytes);
+    if (!vectors_.insert(bytes).second) return;
+    for (const std::string& form : forms_of_vector(bytes)) scan_.add(form);
     ++n_texts_;
   }
+  const std::set<std::string>& vectors() const { return vectors_; }
   const ByteScan& scan() const { return scan_; }
   size_t n_texts() const { return n_texts_; }
   size_t n_too_short() const { return n_too_short_; }
 
  private:
   ByteScan scan_;
-  std::set<std::string> texts_;
+  std::set<std::string> texts_, vectors_;
   size_t n_texts_ = 0, n_too_short_ = 0;
 };
 
@@ -55,21 +78,21 @@ void collect(Database& db, int64_t number, Remains& remains) {
            [&](const SqlRow& row) { remains.add_vector(row.bytes(0)); });
 }
 
-/// Records whose parents, or their parents in turn, are among `numbers`.
-std::vector<int64_t> derived_from(Database& db, const std::vector<int64_t>& numbers) {
+/// Adds the records that were made from those in `numbers`, and from these in turn. With `files_only` a KV segment or an
+/// adapter alone: it is what a model made of the text itself.
+void add_derived(Database& db, std::vector<int64_t>& numbers, bool files_only) {
   std::set<int64_t> known(numbers.begin(), numbers.end());
-  std::vector<int64_t> open = numbers, found;
-  while (!open.empty()) {
-    const int64_t parent = open.back();
-    open.pop_back();
-    db.query("SELECT source FROM link WHERE target = ? AND is_parent = 1 ORDER BY source", {parent},
-             [&](const SqlRow& row) {
-               if (!known.insert(row.integer(0)).second) return;
-               open.push_back(row.integer(0));
-               found.push_back(row.integer(0));
-             });
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    db.query(
+        "SELECT l.source, r.kind FROM link l JOIN record r ON r.num = l.source WHERE l.target = ? AND l.is_parent = 1"
+        " ORDER BY l.source",
+        {numbers[i]}, [&](const SqlRow& row) {
+          const int64_t kind = row.integer(1);
+          const bool is_file = kind == static_cast<int64_t>(Kind::kKvSegment) ||
+                               kind == static_cast<int64_t>(Kind::kAdapter);
+          if ((is_file || !files_only) && known.insert(row.integer(0)).second) numbers.push_back(row.integer(0));
+        });
   }
-  return found;
 }
 
 std::string id_of(Database& db, int64_t number) {
@@ -108,6 +131,24 @@ bool is_said(Database& db, const std::string& piece) {
   return n > 0;
 }
 
+/// Leaves out the pieces of vectors that another record has too.
+void leave_out_shared_vectors(Database& db, const Remains& remains, std::vector<ByteScan::Found>& left,
+                              std::set<std::string>& shared) {
+  std::set<std::string> kept;  // all forms of them
+  db.query("SELECT data FROM vector", {}, [&](const SqlRow& row) {
+    if (const std::string bytes = row.bytes(0); remains.vectors().contains(bytes)) {
+      for (const std::string& form : forms_of_vector(bytes)) kept.insert(form);
+    }
+  });
+  std::erase_if(left, [&](const ByteScan::Found& found) {
+    const bool is_kept = std::any_of(kept.begin(), kept.end(), [&](const std::string& form) {
+      return form.find(found.bytes) != std::string::npos;
+    });
+    if (is_kept) shared.insert(found.bytes);
+    return is_kept;
+  });
+}
+
 /// Pieces in the files that no living record accounts for.
 std::vector<ByteScan::Found> left_over(Store& store, const Remains& remains, Erasure& erasure) {
   std::vector<ByteScan::Found> left;
@@ -115,6 +156,8 @@ std::vector<ByteScan::Found> left_over(Store& store, const Remains& remains, Era
   std::set<std::string> shared;
   std::vector<std::string> files = store.database().files();
   files.insert(files.end(), erasure.cubes.begin(), erasure.cubes.end());
+  const std::vector<std::string> indexes = store.vectors().files();
+  files.insert(files.end(), indexes.begin(), indexes.end());
   for (const std::string& file : files) {
     erasure.scanned.push_back(file);
     for (ByteScan::Found& found : remains.scan().scan(file)) {
@@ -128,6 +171,7 @@ std::vector<ByteScan::Found> left_over(Store& store, const Remains& remains, Era
         return shared.contains(found.bytes) ||
                (is_said(store.database(), found.bytes) && shared.insert(found.bytes).second);
       });
+      if (!left.empty()) leave_out_shared_vectors(store.database(), remains, left, shared);
     });
   }
   erasure.n_shared = shared.size();
@@ -150,12 +194,13 @@ Erasure erase_records(Store& store, const Scope& scope, const std::vector<std::s
   Erasure erasure;
   Remains remains;
   std::vector<std::string> cubes;
+  int64_t owner = 0;
   const auto body = [&](Time time) {
     erasure = {};
     cubes.clear();
     remains = {};
     Database& db = store.database();
-    const int64_t owner = store.scope_number(scope);
+    owner = store.scope_number(scope);
     db.query("SELECT path FROM copy WHERE scope = ? ORDER BY path", {owner},
              [&](const SqlRow& row) { cubes.push_back(row.text(0)); });
     std::vector<int64_t> numbers;
@@ -170,18 +215,20 @@ Erasure erase_records(Store& store, const Scope& scope, const std::vector<std::s
                {owner, static_cast<int64_t>(State::kErased)},
                [&](const SqlRow& row) { numbers.push_back(row.integer(0)); });
     }
-    const std::vector<int64_t> derived = derived_from(db, numbers);
-    if (options.derived) {
-      numbers.insert(numbers.end(), derived.begin(), derived.end());
-    } else {
-      for (const int64_t number : derived) erasure.derived.push_back(id_of(db, number));
-    }
+    add_derived(db, numbers, !options.derived);
+    std::vector<int64_t> all = numbers;
+    add_derived(db, all, false);
+    for (size_t i = numbers.size(); i < all.size(); ++i) erasure.derived.push_back(id_of(db, all[i]));
+    DerivedFiles files(store);
     for (const int64_t number : numbers) {
       erasure.ids.push_back(id_of(db, number));
+      files.add(number);
       if (options.dry_run) continue;
       if (options.verify) collect(db, number, remains);
       erase_one(store, owner, number, time);
     }
+    // Before the commit: killed here, the record is still there and can be erased again.
+    files.remove(options.dry_run, erasure.files, erasure.files_left);
     if (ids == nullptr && !options.dry_run && owner != 0) {
       db.execute("UPDATE scope SET user_name = ? WHERE num = ?", {fmt::format("\x1f""erased-{}", owner), owner});
     }
@@ -192,8 +239,14 @@ Erasure erase_records(Store& store, const Scope& scope, const std::vector<std::s
   }
   store.write(scope, body);
   erase_in_cubes(cubes, erasure);
+  store.vectors().purge(scope, owner, ids == nullptr);
   store.database().scrub(false);
   if (!options.verify) return erasure;
+  for (const std::string& file : erasure.files) {
+    if (std::filesystem::exists(file)) {
+      fail(ErrorCode::kCorruptData, "[erase] {}: expected it to be gone, found it there again", file);
+    }
+  }
   erasure.n_texts = remains.n_texts();
   erasure.n_too_short = remains.n_too_short();
   erasure.server_files_unseen = store.database().files().empty();

@@ -10,7 +10,7 @@
 namespace mneme::recall {
 
 struct EraseOptions {
-  bool derived = false;  ///< Also what was made from the records, by their parents, and from that in turn.
+  bool derived = false;  ///< Also texts made from the records, by their parents, and from these in turn.
   bool verify = false;   ///< Look for the bytes in all files afterwards.
   bool dry_run = false;  ///< Only say what would be erased.
 };
@@ -20,6 +20,8 @@ struct Erasure {
   std::vector<std::string> derived;  ///< Made from them and still there.
   std::vector<std::string> cubes;    ///< Files written by this store that held some of them; erased there too.
   std::vector<std::string> missing_cubes;  ///< Files written by this store that are not where they were.
+  std::vector<std::string> files;       ///< Of KV segments and adapters, deleted with their records.
+  std::vector<std::string> files_left;  ///< Such files that are not mneme's own, or that others point to; still there.
 
   // With verify:
   std::vector<std::string> scanned;  ///< Files that were read from end to end.
@@ -31,7 +33,8 @@ struct Erasure {
 };
 
 /// Truly erases records: their text, names, tags, vectors and index entries, all versions in the log, and the same in
-/// cubes that this store wrote. Ids, versions and times of changes stay as a sign that something was there. Then the
+/// cubes that this store wrote. KV segments and adapters made from them are erased with them, files and all
+/// (derived_files.h). Ids, versions and times of changes stay as a sign that something was there. Then the
 /// database's log and free pages are cleaned (Database::scrub), and with `verify` all files are searched for what was
 /// there; a piece that is left makes the database be written anew, and one that is still left then is an
 /// Error(kCorruptData). Throws Error(kNotFound) when an id is unknown; then nothing is erased.

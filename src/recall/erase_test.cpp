@@ -94,6 +94,94 @@ TEST(Erase, WaitsForNobodyToReadThePast) {
   EXPECT_EQ(found_in_folder(folder.path(), "a secret that somebody still reads", 12), "");
 }
 
+/// A file in a folder that is made when it is missing.
+std::string written(const std::filesystem::path& path) {
+  std::filesystem::create_directories(path.parent_path());
+  std::ofstream(path) << "keys and values";
+  return path.string();
+}
+
+Record pointing(Kind kind, const std::string& file, const std::vector<std::string>& parents) {
+  Record record = note("bo", "");
+  record.kind = kind;
+  record.pointer = Pointer{file, "model", 15};
+  record.source.parents = parents;
+  return record;
+}
+
+TEST(Erase, ReachesSegmentsAndAdaptersMadeFromIt) {
+  TestFolder folder;
+  const char* before = std::getenv("XDG_DATA_HOME");
+  const std::string saved = before != nullptr ? before : "";
+  ::setenv("XDG_DATA_HOME", (folder.path() / "data").c_str(), 1);
+  const auto store = Store::open(folder.file("memory.db"));
+  const auto exists = [](const std::string& file) { return std::filesystem::exists(file); };
+  const std::string secret = store->add(note("bo", "the secret of bo")).id;
+  const std::string summary = [&] {
+    Record record = note("bo", "a summary");
+    record.source.parents = {secret};
+    return store->add(record).id;
+  }();
+  const std::string ours = written(folder.path() / "data/mneme/segments/a.kv");
+  const std::string payload = written(folder.path() / "payloads/b.adapter");
+  const std::string foreign = written(folder.path() / "elsewhere/c.kv");
+  const std::string of_summary = written(folder.path() / "data/mneme/segments/d.kv");
+  const std::string shared = written(folder.path() / "data/mneme/segments/e.kv");
+  const std::string store_file = written(folder.path() / "data/mneme/recall/other.db");
+  const std::string link = (folder.path() / "data/mneme/segments/link.kv").string();
+  std::filesystem::create_symlink(foreign, link);
+  const std::string segment = store->add(pointing(Kind::kKvSegment, ours, {secret})).id;
+  store->add(pointing(Kind::kAdapter, payload, {segment}));  // made from what was made from it
+  store->add(pointing(Kind::kKvSegment, foreign, {secret}));
+  store->add(pointing(Kind::kKvSegment, link, {secret}));
+  store->add(pointing(Kind::kKvSegment, of_summary, {summary}));
+  store->add(pointing(Kind::kKvSegment, shared, {secret}));
+  store->add(pointing(Kind::kKvSegment, store_file, {secret}));
+  Record eves = pointing(Kind::kKvSegment, shared, {});
+  eves.scope.user = "eve";
+  store->add(eves);
+  const std::string plain = store->add(pointing(Kind::kAdapter, written(folder.path() / "payloads/f.adapter"), {})).id;
+
+  const Erasure dry = erase(*store, user("bo"), std::vector{secret}, {.dry_run = true});
+  EXPECT_EQ(dry.files.size(), 2u);
+  EXPECT_TRUE(exists(ours) && exists(payload));
+  const Erasure erasure = erase(*store, user("bo"), std::vector{secret}, {.verify = true});
+  EXPECT_THAT(erasure.files, testing::UnorderedElementsAre(ours, payload));
+  EXPECT_THAT(erasure.files_left, testing::UnorderedElementsAre(foreign, link, shared, store_file));
+  EXPECT_FALSE(exists(ours) || exists(payload));
+  EXPECT_TRUE(exists(foreign) && exists(shared) && exists(store_file));
+  // A text made from it stays without --derived, and with it what was made from that text alone.
+  EXPECT_THAT(erasure.derived, testing::Contains(summary));
+  EXPECT_EQ(erasure.ids.size(), 7u);
+  EXPECT_TRUE(exists(of_summary));
+  store->check();
+  erase(*store, user("bo"), std::vector{summary});
+  EXPECT_FALSE(exists(of_summary));
+  // An adapter that was made from no memory is not deleted with what points to it.
+  EXPECT_THAT(erase(*store, user("bo"), std::vector{plain}).files_left, testing::SizeIs(1));
+  EXPECT_TRUE(exists((folder.path() / "payloads/f.adapter").string()));
+  if (before != nullptr) {
+    ::setenv("XDG_DATA_HOME", saved.c_str(), 1);
+  } else {
+    ::unsetenv("XDG_DATA_HOME");
+  }
+}
+
+TEST(Erase, VectorsThatOthersHaveTooStay) {
+  TestFolder folder;
+  const auto store = Store::open(folder.file("memory.db"));
+  std::vector<float> vector;
+  for (int i = 0; i < 64; ++i) vector.push_back(static_cast<float>(i % 7) + 0.5f);
+  const std::vector<std::vector<float>> vectors = {vector};
+  const std::vector<Record> bos = {note("bo", "both say this")}, eves = {note("eve", "both say this")};
+  const std::string id = store->add(bos, vectors).front().id;
+  store->add(eves, vectors);
+  const Erasure erasure = erase(*store, user("bo"), std::vector{id}, {.verify = true});
+  EXPECT_GT(erasure.n_shared, 0u);
+  EXPECT_FALSE(erasure.rewritten);
+  EXPECT_EQ(store->stats("default").vectors, 1u);
+}
+
 TEST(ByteScan, FindsPartsWhereverTheyLie) {
   TestFolder folder;
   PhiloxStream random(3);

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/user_folder.h"
 #include "base/utf8.h"
+#include "recall/kept/vector_search.h"
 #include "recall/schema.h"
 #include "recall/search/vectors.h"
 #include "recall/sql/open_database.h"
@@ -54,7 +55,10 @@ Store::Store(std::unique_ptr<Database> database, StoreOptions options)
          database_->name(), kTermRules, meta_value(*database_, "term_rules"));
   }
   read_embedding();
+  vectors_ = std::make_unique<VectorSearch>(*this);
 }
+
+Store::~Store() = default;
 
 Time Store::now_of_machine() { return recall::now(); }
 
@@ -74,9 +78,11 @@ void Store::read_embedding() {
   }
 }
 
-uint32_t Store::embedding_dimension() {
+uint32_t Store::embedding_dimension() { return embedding().dimension; }
+
+Store::Embedding Store::embedding() {
   read_embedding();
-  return dimension_;
+  return {embedding_model_, dimension_};
 }
 
 void Store::write(const Scope& scope, FunctionRef<void(Time time)> body) {
@@ -471,6 +477,11 @@ Store::Stats Store::stats(const std::string& tenant) {
   stats.embedding_model = embedding_model_;
   stats.embedding_dimension = dimension_;
   for (const std::string& file : database_->files()) stats.bytes += std::filesystem::file_size(file);
+  for (const std::string& file : vectors_->files()) {
+    std::error_code gone;  // another process may have replaced it
+    const uint64_t bytes = std::filesystem::file_size(file, gone);
+    stats.index_bytes += gone ? 0 : bytes;
+  }
   return stats;
 }
 

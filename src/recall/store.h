@@ -16,14 +16,20 @@
 
 namespace mneme::recall {
 
+class VectorSearch;
+
 struct StoreOptions {
   bool create = true;                         ///< Make the store when it is missing.
   uint64_t cache_bytes = uint64_t{64} << 20;  ///< Page cache of SQLite.
-  Ledger* ledger = nullptr;                   ///< Counts the cache, when given; outlives the store.
+  Ledger* ledger = nullptr;                   ///< Counts cache and indexes, when given; outlives the store.
   Embedder* embedder = nullptr;               ///< Makes vectors of what is added; none: search by words alone.
   std::string actor = "mneme";                ///< Who makes the changes, for the log.
   std::function<Time()> clock;                ///< Default: now().
-  std::string sqlite_vfs;                     ///< File layer of SQLite, for fault injection.
+  std::string sqlite_vfs;                     ///< File layer of SQLite, for fault injection; then no index is kept.
+  uint64_t index_bytes = uint64_t{1} << 30;   ///< Most RAM for vector indexes.
+  uint64_t index_from = 2048;                 ///< Records of a user from which on an index is made.
+  std::string index_kind;                     ///< exact, hnsw or spann; default: what fits size and memory.
+  std::string index_folder;                   ///< Default: beside the store (kept/vector_search.h).
 };
 
 /// What became of a record that was added.
@@ -47,6 +53,7 @@ class Store {
   static std::unique_ptr<Store> open(const std::string& location, StoreOptions options = {});
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
+  ~Store();
 
   /// Adds records, all or none, in one transaction. `id`, `version` and `recorded_at` are ignored unless `id` is set, to
   /// link records of one call: new_record_id(). What the user has already (same kind, text and speaker; episodes also time
@@ -83,14 +90,14 @@ class Store {
   Usage usage(const Scope& scope, const std::string& id);
 
   struct Stats {
-    uint64_t users = 0, active = 0, merged = 0, archived = 0, erased = 0, events = 0, vectors = 0, bytes = 0;
+    uint64_t users = 0, active = 0, merged = 0, archived = 0, erased = 0, events = 0, vectors = 0, bytes = 0, index_bytes = 0;
     std::string embedding_model;
     uint32_t embedding_dimension = 0;
   };
-  /// Of one tenant; `bytes` are the files of the whole store.
+  /// Of one tenant; `bytes` are the files of the whole store, `index_bytes` those of vector indexes.
   Stats stats(const std::string& tenant);
 
-  /// Compares the tables with the log, and lets the database check itself. Throws Error(kCorruptData) with the first
+  /// Compares the tables with the log and kept vector indexes with the tables, and lets the database check itself. Throws Error(kCorruptData) with the first
   /// difference.
   void check();
 
@@ -99,6 +106,13 @@ class Store {
   Database& database() { return *database_; }
   const StoreOptions& options() const { return options_; }
   const TermHasher& terms() const { return *terms_; }
+  VectorSearch& vectors() { return *vectors_; }
+  struct Embedding {
+    std::string model;
+    uint32_t dimension = 0;  ///< 0: no vector yet.
+  };
+  /// What made the stored vectors.
+  Embedding embedding();
   /// Numbers in a stored vector; 0 when there is none yet.
   uint32_t embedding_dimension();
   Time clock() const { return options_.clock ? options_.clock() : now_of_machine(); }
@@ -148,6 +162,7 @@ class Store {
   uint64_t term_key_ = 0;
   std::string embedding_model_;
   uint32_t dimension_ = 0;  ///< 0: no vector yet.
+  std::unique_ptr<VectorSearch> vectors_;
 };
 
 /// $XDG_DATA_HOME/mneme/recall/memory.db, or the same under ~/.local/share.

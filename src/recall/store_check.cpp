@@ -1,6 +1,7 @@
 // Store::check(): everything that is searched must follow from the log.
 
 #include "base/error.h"
+#include "recall/kept/vector_search.h"
 #include "recall/search/vectors.h"
 #include "recall/store.h"
 
@@ -12,6 +13,7 @@ void Store::check() {
   db.transaction(Database::Access::kRead, [&] {
     db.restrict_to_tenant(std::string(kAllTenants));
     check_tables();
+    vectors_->check();
   });
 }
 

@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/store_access.h"
 #include "recall/history.h"
+#include "recall/kept/vector_search.h"
 #include "recall/search/learn_weights.h"
 #include "recall/search/search.h"
 #include "recall/time_text.h"
@@ -143,6 +144,7 @@ void import_from(Options& o, const GlobalOptions& global) {
   const std::string folder =
       server ? std::string() : (std::filesystem::path(o.access.location).parent_path() / "payloads").string();
   const recall::CubeMerge merge = import_cube(store, o.access.scope, o.path, folder);
+  if (store.embedding_dimension() != 0) store.vectors().refresh(o.access.scope);
   if (global.json) {
     fmt::print("{}\n", Json{{"added", merge.added},
                             {"updated", merge.updated},
@@ -238,6 +240,16 @@ void learn(Options& o, const GlobalOptions& global) {
   }
 }
 
+/// Makes the vector index of a user, or brings it up to date.
+void index(Options& o, const GlobalOptions& global) {
+  const std::string what = o.access.open(false).vectors().refresh(o.access.scope);
+  if (global.json) {
+    fmt::print("{}\n", Json{{"index", what}}.dump());
+  } else {
+    fmt::print("{}\n", what);
+  }
+}
+
 void stats(Options& o, const GlobalOptions& global) {
   const recall::Store::Stats s = o.access.open(false).stats(o.access.scope.tenant);
   if (global.json) {
@@ -249,13 +261,16 @@ void stats(Options& o, const GlobalOptions& global) {
                             {"events", s.events},
                             {"vectors", s.vectors},
                             {"bytes", s.bytes},
+                            {"index_bytes", s.index_bytes},
                             {"embedding_model", s.embedding_model},
                             {"embedding_dimension", s.embedding_dimension}}
                            .dump());
     return;
   }
-  fmt::print("{} users: {} active records, {} merged, {} archived, {} erased; {} events, {} vectors, {}\n", s.users,
-             s.active, s.merged, s.archived, s.erased, s.events, s.vectors, format_byte_size(s.bytes));
+  fmt::print(
+      "{} users: {} active records, {} merged, {} archived, {} erased; {} events, {} vectors, {}, indexes {}\n",
+      s.users, s.active, s.merged, s.archived, s.erased, s.events, s.vectors, format_byte_size(s.bytes),
+      format_byte_size(s.index_bytes));
 }
 
 }  // namespace
@@ -304,12 +319,13 @@ void add_cube(CLI::App& app, GlobalOptions& global) {
       ->add_option("FILE", o->paths, "Two cubes")
       ->required()
       ->expected(2);
-  store_command("verify", "Check a cube, or the store against its log", verify)
+  store_command("verify", "Check a cube, or the store against its log and its vector indexes", verify)
       ->add_option("FILE", o->path, "Cube (default: the store)");
   CLI::App* weights =
       store_command("learn", "Learn weights for recall --weights from questions with known answers", learn, true);
   weights->add_option("FILE", o->path, "JSON lines of {\"query\": TEXT, \"ids\": [ID, ...]}")->required();
   weights->add_option("-o,--out", o->out, "File of weights to write")->required();
+  store_command("index", "Make a user's vector index or bring it up to date, however long it takes", index);
   store_command("stats", "Count a tenant's records", stats);
   cube->footer("Example: mneme cube export bo.cube --user bo && mneme cube verify bo.cube");
 }

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/store_access.h"
-#include "recall/erase.h"
+#include "recall/result_json.h"
 #include "recall/time_text.h"
 
 namespace mneme::cli {
@@ -21,23 +21,17 @@ struct Options {
 
 void print_erasure(const recall::Erasure& e, const Options& o, const GlobalOptions& global) {
   if (global.json) {
-    Json json = {{"erased", e.ids},
-                 {"dry_run", o.erase.dry_run},
-                 {"derived", e.derived},
-                 {"cubes", e.cubes},
-                 {"missing_cubes", e.missing_cubes}};
-    if (o.erase.verify && !o.erase.dry_run) {
-      json["verified"] = {{"files", e.scanned},         {"texts", e.n_texts},
-                          {"too_short", e.n_too_short}, {"shared_pieces", e.n_shared},
-                          {"rewritten", e.rewritten},   {"server_files_unseen", e.server_files_unseen}};
-    }
-    fmt::print("{}\n", json.dump());
+    fmt::print("{}\n", to_json(e, o.erase).dump());
     return;
   }
   fmt::print("{} {} {}\n", o.erase.dry_run ? "would erase" : "erased", e.ids.size(),
              e.ids.size() == 1 ? "record" : "records");
   for (const std::string& cube : e.cubes) fmt::print("erased in {} too\n", cube);
   for (const std::string& cube : e.missing_cubes) fmt::print(stderr, "not found, may hold a copy: {}\n", cube);
+  for (const std::string& file : e.files) fmt::print("{} {}\n", o.erase.dry_run ? "would delete" : "deleted", file);
+  for (const std::string& file : e.files_left) {
+    fmt::print(stderr, "still there, not mneme's alone to delete: {}\n", file);
+  }
   if (!e.derived.empty()) {
     fmt::print(stderr, "{} records were made from them and are still there (--derived erases them too)\n",
                e.derived.size());
@@ -84,14 +78,15 @@ void add_forget(CLI::App& app, GlobalOptions& global) {
   auto* expired = command->add_flag("--expired", options->expired, "What has outlived its time to live");
   all->excludes(ids)->excludes(expired);
   expired->excludes(ids);
-  command->add_flag("--derived", options->erase.derived, "Also what was made from them");
+  command->add_flag("--derived", options->erase.derived, "Also texts that were made from them");
   command->add_flag("--verify", options->erase.verify, "Look for what was erased in all files afterwards");
   auto* dry = command->add_flag("--dry-run", options->erase.dry_run, "Only say what would be erased");
   auto* archive = command->add_flag("--archive", options->archive, "Only put away: not found any more, but restorable");
   archive->excludes(dry);
   command->add_option("--reason", options->reason, "Why, for the log (with --archive)");
   command->footer(
-      "Erases text, vectors, index entries, all versions in the log, and copies in cubes that the store wrote.\n"
+      "Erases text, vectors, index entries, all versions in the log, copies in cubes that the store wrote, and KV segments\n"
+      "and adapters made from the memories, with their files where these are mneme's own.\n"
       "Example: mneme forget 7k2m --user bo --verify");
   command->callback([options, ids, command, &global] {
     if (ids->count() == 0 && !options->all && !options->expired) {

@@ -1,4 +1,5 @@
 #include "recall/import/import.h"
+#include "recall/kept/vector_search.h"
 
 #include <fmt/format.h>
 
@@ -39,6 +40,7 @@ void add_import(CLI::App& app, GlobalOptions& global) {
     const recall::ImportReport report = import_path(store, options->path, import, [&](const std::string& file) {
       if (global.verbose) fmt::print(stderr, "{}\n", file);
     });
+    if (store.embedding_dimension() != 0) store.vectors().refresh(import.scope);
     if (global.json) {
       fmt::print(
           "{}\n",

@@ -7,7 +7,7 @@
 #include "cli/commands.h"
 #include "cli/store_access.h"
 #include "model/tokenizer/tokenizer.h"
-#include "recall/search/search.h"
+#include "recall/result_json.h"
 #include "recall/time_text.h"
 #include "weights/model_file.h"
 
@@ -23,30 +23,6 @@ struct Options {
   double diversity = 0.3;
   bool explain = false, no_count = false;
 };
-
-Json why_json(const recall::Candidate& why) {
-  Json json = Json::object();
-  for (size_t c = 0; c < recall::kChannels; ++c) {
-    if (why.rank[c] == 0) continue;
-    json[std::string(recall::kChannelNames[c])] = {{"rank", why.rank[c]}, {"score", why.raw[c]}};
-  }
-  json["age_days"] = why.age_days;
-  return json;
-}
-
-Json result_json(const recall::SearchResult& result, bool explain) {
-  Json hits = Json::array();
-  for (const recall::Hit& hit : result.hits) {
-    Json json = {{"score", hit.score}, {"tokens", hit.tokens}, {"record", to_json(hit.record)}};
-    if (explain) json["why"] = why_json(hit.why);
-    hits.push_back(std::move(json));
-  }
-  return {{"hits", hits},
-          {"tokens", result.tokens},
-          {"candidates", result.n_candidates},
-          {"over_budget", result.n_over_budget},
-          {"ms", result.ms}};
-}
 
 void recall_memories(Options& options, const GlobalOptions& global) {
   recall::Query query;
@@ -75,12 +51,15 @@ void recall_memories(Options& options, const GlobalOptions& global) {
     store.touch(query.scope, ids);
   }
   if (global.json) {
-    fmt::print("{}\n", result_json(result, options.explain).dump());
+    fmt::print("{}\n", to_json(result, options.explain).dump());
     return;
   }
   for (const recall::Hit& hit : result.hits) {
     fmt::print("{}\n", record_line(hit.record));
-    if (options.explain) fmt::print("    score {:.5f}  {}\n", hit.score, why_json(hit.why).dump());
+    if (options.explain) fmt::print("    score {:.5f}  {}\n", hit.score, to_json(hit.why).dump());
+  }
+  if (options.explain && !result.vectors.way.empty()) {
+    fmt::print("    vectors {}\n", to_json(result.vectors).dump());
   }
   if (result.hits.empty()) fmt::print(stderr, "nothing found\n");
 }
@@ -101,7 +80,7 @@ void add_recall(CLI::App& app, GlobalOptions& global) {
   command->add_option("--as-of", options->as_of, "Search the memory as it was at this time");
   command->add_option("--weights", options->weights,
                       "JSON file with weights of words, vectors, names, links, recency, ...");
-  command->add_flag("--explain", options->explain, "Say why each was found");
+  command->add_flag("--explain", options->explain, "Say why each was found, and what the search for vectors cost");
   command->add_flag("--no-count", options->no_count, "Do not count this as a use of what is found");
   options->filter.add_to(*command);
   command->footer(

@@ -26,6 +26,11 @@ size_t ExactIndex::size() const {
   return ids_.size();
 }
 
+bool ExactIndex::contains(uint64_t id) const {
+  const std::shared_lock hold(lock_);
+  return slots_.find(id).has_value();
+}
+
 IndexStats ExactIndex::stats() const {
   const std::shared_lock hold(lock_);
   IndexStats stats;

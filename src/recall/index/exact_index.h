@@ -21,6 +21,7 @@ class ExactIndex : public VectorIndex {
   static std::unique_ptr<ExactIndex> parse(Ledger& ledger, std::span<const std::byte> bytes, std::string_view what);
 
   size_t size() const override;
+  bool contains(uint64_t id) const override;
   IndexStats stats() const override;
   void save(const std::string& path) override;
   void verify() const override;

@@ -202,6 +202,25 @@ void HnswGraph::row(uint32_t node, std::span<float> out) const {
   }
 }
 
+void HnswGraph::set_row(uint32_t node, std::span<const float> row) {
+  std::vector<uint16_t> halves;
+  const auto stored = stored_row(options_, row, halves);
+  std::memcpy(impl_->graph.getDataByInternalId(node), stored.data(), stored.size());
+}
+
+void HnswGraph::blot_out(uint32_t node) {
+  std::vector<float> place(options_.dimension);
+  std::vector<GraphHit> nearest;
+  row(node, place);
+  search(place, 1, 32, nearest);
+  if (nearest.empty()) {
+    std::fill(place.begin(), place.end(), 0.0f);
+  } else {
+    row(nearest[0].node, place);
+  }
+  set_row(node, place);
+}
+
 float HnswGraph::distance(uint32_t a, uint32_t b) const {
   const auto& graph = impl_->graph;
   return graph.fstdistfunc_(graph.getDataByInternalId(a), graph.getDataByInternalId(b), graph.dist_func_param_);

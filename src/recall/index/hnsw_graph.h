@@ -52,6 +52,12 @@ class HnswGraph {
   /// The row of a node as f32 [dimension].
   void row(uint32_t node, std::span<float> out) const;
 
+  /// Moves a node to another place; its links stay.
+  void set_row(uint32_t node, std::span<const float> row);
+  /// Puts a removed node where the nearest one that is left stands (at zero without one): nothing of its row remains,
+  /// and as a way-point it leads to the same neighbourhood.
+  void blot_out(uint32_t node);
+
   /// Distance between two nodes.
   float distance(uint32_t a, uint32_t b) const;
 

@@ -35,6 +35,11 @@ size_t HnswIndex::size() const {
   return nodes_.size();
 }
 
+bool HnswIndex::contains(uint64_t id) const {
+  const std::shared_lock hold(lock_);
+  return nodes_.find(id).has_value();
+}
+
 IndexStats HnswIndex::stats() const {
   const std::shared_lock hold(lock_);
   IndexStats stats;
@@ -64,6 +69,7 @@ void HnswIndex::do_add(std::span<const uint64_t> ids, std::span<const float> row
       if (const auto old = nodes_.find(id)) {
         nodes_.erase(*old);
         graph_->remove(*old);
+        graph_->blot_out(*old);
       }
       ids_[nodes[i]] = id;
       nodes_.insert(nodes[i]);
@@ -81,6 +87,7 @@ size_t HnswIndex::do_remove(std::span<const uint64_t> ids) {
       if (!node) continue;
       nodes_.erase(*node);
       graph_->remove(*node);
+      graph_->blot_out(*node);
       ++removed;
     }
   }

@@ -12,8 +12,8 @@
 namespace mneme::ann {
 
 /// A graph over all vectors in RAM (arXiv 1603.09320): the fastest search where memory for everything is there, about
-/// dimension * 4 + 250 bytes a vector. Removed vectors stay as way-points until they are a third of the graph; then the
-/// next change builds it anew.
+/// dimension * 4 + 250 bytes a vector. Removed vectors leave way-points (HnswGraph::blot_out()) until these are a third of
+/// the graph; then the next change builds it anew.
 class HnswIndex : public VectorIndex {
  public:
   /// `capacity`: vectors to make room for at once.
@@ -25,6 +25,7 @@ class HnswIndex : public VectorIndex {
   static std::unique_ptr<HnswIndex> parse(Ledger& ledger, std::span<const std::byte> bytes, std::string_view what);
 
   size_t size() const override;
+  bool contains(uint64_t id) const override;
   IndexStats stats() const override;
   void save(const std::string& path) override;
   void verify() const override;

@@ -21,6 +21,13 @@ std::string_view index_kind_name(IndexKind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
+std::optional<IndexKind> find_index_kind(std::string_view name) {
+  for (const IndexKind kind : {IndexKind::kExact, IndexKind::kHnsw, IndexKind::kSpann}) {
+    if (name == index_kind_name(kind)) return kind;
+  }
+  return std::nullopt;
+}
+
 uint64_t index_ram_bytes(IndexKind kind, uint64_t n, size_t dimension, const SpannOptions& spann) {
   switch (kind) {
     case IndexKind::kExact:
@@ -34,13 +41,13 @@ uint64_t index_ram_bytes(IndexKind kind, uint64_t n, size_t dimension, const Spa
   return heads * (dimension * 2 + kGraphBytes + sizeof(ListEntry)) + n * kIdBytes + spann.pending_bytes;
 }
 
-IndexKind choose_index_kind(uint64_t n, size_t dimension, uint64_t memory) {
+IndexKind choose_index_kind(uint64_t n, size_t dimension, uint64_t memory, const SpannOptions& spann) {
   for (IndexKind kind : {IndexKind::kExact, IndexKind::kHnsw, IndexKind::kSpann}) {
     if (kind == IndexKind::kExact && n * dimension > kExactValues) continue;
-    if (index_ram_bytes(kind, n, dimension) <= memory) return kind;
+    if (index_ram_bytes(kind, n, dimension, spann) <= memory) return kind;
   }
   fail(ErrorCode::kOutOfBudget, "[choose index] {} vectors of {} values: expected at least {} for the heads, found {}",
-       n, dimension, format_byte_size(index_ram_bytes(IndexKind::kSpann, n, dimension)), format_byte_size(memory));
+       n, dimension, format_byte_size(index_ram_bytes(IndexKind::kSpann, n, dimension, spann)), format_byte_size(memory));
 }
 
 std::unique_ptr<VectorIndex> make_vector_index(IndexKind kind, Ledger& ledger, size_t dimension, Metric metric,

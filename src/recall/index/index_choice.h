@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -15,6 +16,8 @@ enum class IndexKind { kExact, kHnsw, kSpann };
 
 /// "exact", "hnsw", "spann".
 std::string_view index_kind_name(IndexKind kind);
+/// The kind of that name, or nothing.
+std::optional<IndexKind> find_index_kind(std::string_view name);
 
 /// RAM that an index of `n` vectors takes, about: what it holds when built, without the scratch of building.
 uint64_t index_ram_bytes(IndexKind kind, uint64_t n, size_t dimension, const SpannOptions& spann = {});
@@ -24,7 +27,7 @@ uint64_t index_ram_bytes(IndexKind kind, uint64_t n, size_t dimension, const Spa
 ///   hnsw   when the graph over all vectors fits;
 ///   spann  otherwise: heads in RAM, the rest on disk.
 /// Throws Error(kOutOfBudget) with the numbers when not even the heads fit.
-IndexKind choose_index_kind(uint64_t n, size_t dimension, uint64_t memory);
+IndexKind choose_index_kind(uint64_t n, size_t dimension, uint64_t memory, const SpannOptions& spann = {});
 
 /// An empty index of a kind. `folder` is for SPANN.
 std::unique_ptr<VectorIndex> make_vector_index(IndexKind kind, Ledger& ledger, size_t dimension, Metric metric,

@@ -139,6 +139,21 @@ void PostingFile::release_dropped() {
   count_memory();
 }
 
+void PostingFile::clear_free_pages() {
+  constexpr uint64_t kPiece = uint64_t{1} << 20;
+  const std::vector<std::byte> zeros(kPiece);
+  for (const auto& [page, length] : free_) {
+    uint64_t at = uint64_t{page} * kPageBytes;
+    for (uint64_t left = uint64_t{length} * kPageBytes; left > 0;) {
+      const uint64_t n = std::min(left, kPiece);
+      file_->write_at(at, std::span(zeros).first(n));
+      at += n;
+      left -= n;
+    }
+  }
+  file_->sync();
+}
+
 uint64_t PostingFile::n_free_pages() const {
   uint64_t pages = 0;
   for (const auto& [page, length] : free_) pages += length;

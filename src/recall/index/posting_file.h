@@ -40,6 +40,8 @@ class PostingFile {
   void sync() { file_->sync(); }
   /// The checkpoint without the dropped lists is durable.
   void release_dropped();
+  /// Overwrites free pages with zeros and syncs.
+  void clear_free_pages();
 
   int descriptor() const { return direct_; }  ///< For page-aligned reads.
   const std::string& path() const { return file_->path(); }

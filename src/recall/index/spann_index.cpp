@@ -166,6 +166,11 @@ size_t SpannIndex::size() const {
   return slots_->n_alive();
 }
 
+bool SpannIndex::contains(uint64_t id) const {
+  const std::shared_lock hold(lock_);
+  return slots_->find(id).has_value();
+}
+
 IndexStats SpannIndex::stats() const {
   const std::lock_guard alone(writer_);
   IndexStats stats;

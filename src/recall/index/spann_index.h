@@ -59,9 +59,13 @@ class SpannIndex : public VectorIndex {
   ~SpannIndex() override;
 
   size_t size() const override;
+  bool contains(uint64_t id) const override;
   IndexStats stats() const override;
   /// Writes what is pending to lists and makes a checkpoint. `path` is the index's own folder.
   void save(const std::string& path) override;
+  /// Writes every list that holds a removed vector anew, with its head at the mean of what is left, then a checkpoint,
+  /// and clears the pages that became free. Reads all lists.
+  void purge() override;
   /// Reads every list: checksums, copies of each vector, no vector without a list, no page used twice.
   void verify() const override;
 
@@ -89,6 +93,7 @@ class SpannIndex : public VectorIndex {
   size_t erase(std::span<const uint64_t> ids, bool logged);
   void flush();
   void rewrite(uint32_t head);
+  void purge_list(uint32_t head);
   bool split(uint32_t head, const Posting& before, const Posting& now);
   void adopt_neighbours(std::span<const uint32_t> neighbours, uint32_t first_new);
   void dissolve(uint32_t head, const Posting& before, const Posting& now);

@@ -94,6 +94,52 @@ void SpannIndex::flush() {
   checkpoint();
 }
 
+void SpannIndex::purge() {
+  const std::lock_guard alone(writer_);
+  flush();
+  for (uint32_t head = 0; graph_ && head < graph_->size(); ++head) {
+    if (!graph_->removed(head)) purge_list(head);
+  }
+  for (uint32_t head = 0; pending_.any_list(&head);) rewrite(head);
+  {
+    const std::lock_guard hold(lock_);
+    for (uint32_t head = 0; graph_ && head < graph_->size(); ++head) {
+      if (graph_->removed(head)) graph_->blot_out(head);
+    }
+  }
+  checkpoint();
+  postings_->clear_free_pages();
+}
+
+void SpannIndex::purge_list(uint32_t head) {
+  const Posting before = postings_->read(lists_[head]);
+  const bool all_alive = std::all_of(before.slots.begin(), before.slots.end(), [&](uint32_t slot) {
+    return slot < slots_->size() && slots_->alive(slot);
+  });
+  if (all_alive) return;
+  // A head may have been made of one vector alone: it moves to the mean of what is left.
+  const size_t d = space_.dimension(), bytes = codec_.bytes();
+  std::vector<float> mean(d), row(d);
+  size_t n = 0;
+  for (size_t i = 0; i < before.size(); ++i) {
+    if (before.slots[i] >= slots_->size() || !slots_->alive(before.slots[i])) continue;
+    codec_.decode(before.elements.data() + i * bytes, row);
+    for (size_t x = 0; x < d; ++x) mean[x] += row[x];
+    ++n;
+  }
+  for (float& x : mean) x /= static_cast<float>(std::max<size_t>(n, 1));
+  if (n > 0) {
+    const std::lock_guard hold(lock_);
+    graph_->set_row(head, mean);
+  }
+  rewrite(head);
+  // The only list of an index stays, empty.
+  if (n == 0 && !graph_->removed(head)) {
+    const std::lock_guard hold(lock_);
+    graph_->set_row(head, mean);
+  }
+}
+
 void SpannIndex::install(uint32_t head, const ListEntry& entry, std::span<const uint32_t> slots) {
   lists_[head] = entry;
   for (uint32_t slot : slots) slots_->add_copy(slot);

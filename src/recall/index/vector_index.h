@@ -83,6 +83,10 @@ class VectorIndex {
 
   /// Number of vectors.
   virtual size_t size() const = 0;
+  virtual bool contains(uint64_t id) const = 0;
+  /// Takes the last bytes of removed vectors out of what the index keeps, on disk too. Indexes in RAM keep none after
+  /// remove(). Throws Error(kIo, kOutOfBudget).
+  virtual void purge() {}
   virtual IndexStats stats() const = 0;
   /// Makes the state durable at `path`. An index that lives on disk (SPANN) accepts only its own folder, and what add()
   /// and remove() did is durable before.

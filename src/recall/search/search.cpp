@@ -367,7 +367,7 @@ SearchResult search(Store& store, const Query& query) {
       std::vector<std::pair<int64_t, double>> found;
       const size_t n = std::max<size_t>(4 * query.k, 60);
       for (const VectorMatch& match :
-           match_vectors(store.database(), scope, vector, condition.where, condition.parameters, n)) {
+           store.vectors().match(scope, vector, condition, n, result.vectors)) {
         found.emplace_back(match.record, match.cosine);
       }
       fusion.add(Channel::kVector, found);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "recall/kept/vector_search.h"
 #include "recall/search/filter.h"
 #include "recall/search/ranking.h"
 #include "recall/store.h"
@@ -41,6 +42,7 @@ struct SearchResult {
   size_t n_candidates = 0;   ///< Records that some channel found.
   size_t n_over_budget = 0;  ///< Passed over because the rest of the token budget was smaller.
   double ms = 0;             ///< Time it took.
+  VectorSearchCost vectors;  ///< `way` is empty when vectors were not searched.
 };
 
 /// Hybrid search in one user's memory: BM25 over words, cosine of embeddings (with an embedder or `vector`), names, and

@@ -46,7 +46,8 @@ float dot(std::span<const float> a, std::span<const float> b) {
 }
 
 std::vector<VectorMatch> match_vectors(Database& db, int64_t scope, std::span<const float> query,
-                                       const std::string& where, std::span<const SqlValue> parameters, size_t k) {
+                                       const std::string& where, std::span<const SqlValue> parameters, size_t k,
+                                       uint64_t& n_read) {
   std::vector<SqlValue> all = {scope};
   all.insert(all.end(), parameters.begin(), parameters.end());
   std::vector<VectorMatch> matches;
@@ -54,6 +55,7 @@ std::vector<VectorMatch> match_vectors(Database& db, int64_t scope, std::span<co
            all, [&](const SqlRow& row) {
              const std::vector<float> vector = vector_from_bytes(row.bytes(1));
              matches.push_back({row.integer(0), dot(query, vector)});
+             ++n_read;
            });
   const auto closer = [](const VectorMatch& a, const VectorMatch& b) {
     return a.cosine != b.cosine ? a.cosine > b.cosine : a.record < b.record;

@@ -24,8 +24,9 @@ struct VectorMatch {
 };
 
 /// The `k` records of a scope closest to `query` (of length 1) that satisfy the SQL condition `where` on row `r` of table
-/// record, closest first: an exact scan of the scope's vectors.
+/// record, closest first: an exact scan of the scope's vectors. Adds the number of vectors compared to `n_read`.
 std::vector<VectorMatch> match_vectors(Database& db, int64_t scope, std::span<const float> query,
-                                       const std::string& where, std::span<const SqlValue> parameters, size_t k);
+                                       const std::string& where, std::span<const SqlValue> parameters, size_t k,
+                                       uint64_t& n_read);
 
 }  // namespace mneme::recall

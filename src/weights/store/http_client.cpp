@@ -144,6 +144,11 @@ HttpClient::HttpClient() {
 HttpClient::~HttpClient() = default;
 
 HttpResponse HttpClient::get(const std::string& url, const std::vector<std::string>& headers, HttpSink& sink) {
+  return perform(url, headers, sink, nullptr, 0);
+}
+
+HttpResponse HttpClient::perform(const std::string& url, const std::vector<std::string>& headers, HttpSink& sink,
+                                 const std::string* body, long seconds) {
   if (!is_http_url(url)) fail(ErrorCode::kInvalidArgument, "[http] expected an http or https URL, got '{}'", url);
   CURL* curl = handle_.get();
   curl_easy_reset(curl);
@@ -176,6 +181,12 @@ HttpResponse HttpClient::get(const std::string& url, const std::vector<std::stri
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &transfer);
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, Transfer::on_body);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
+  if (body != nullptr) {
+    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body->size()));
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body->c_str());
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT, seconds);
+  }
 
   const CURLcode code = curl_easy_perform(curl);
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, nullptr);
@@ -197,6 +208,12 @@ HttpResponse HttpClient::get_text(const std::string& url, const std::vector<std:
                                   std::string& body) {
   TextSink sink(body, max_bytes);
   return get(url, headers, sink);
+}
+
+HttpResponse HttpClient::post_text(const std::string& url, const std::vector<std::string>& headers,
+                                   const std::string& body, long seconds, uint64_t max_bytes, std::string& answer) {
+  TextSink sink(answer, max_bytes);
+  return perform(url, headers, sink, &body, seconds);
 }
 
 const std::string* HttpResponse::header(std::string_view name) const {

@@ -38,7 +38,7 @@ class HttpSink {
   virtual void body(std::span<const std::byte> bytes) = 0;
 };
 
-/// Fetches over HTTP and HTTPS, with redirects (never from HTTPS to HTTP), certificate checks and the system's proxy
+/// Fetches and posts over HTTP and HTTPS, with redirects (never from HTTPS to HTTP), certificate checks and the system's proxy
 /// settings. A connection that gives nothing for a minute counts as broken. Not for use by two threads at once.
 class HttpClient {
  public:
@@ -54,8 +54,14 @@ class HttpClient {
   /// The whole body as a string, for answers of at most `max_bytes`.
   HttpResponse get_text(const std::string& url, const std::vector<std::string>& headers, uint64_t max_bytes,
                         std::string& body);
+  /// POST of `body`, which is sent once to this URL and nowhere else: a redirect is an answer like others. The answer, of
+  /// at most `max_bytes`, must be there after `seconds`. The same errors.
+  HttpResponse post_text(const std::string& url, const std::vector<std::string>& headers, const std::string& body,
+                         long seconds, uint64_t max_bytes, std::string& answer);
 
  private:
+  HttpResponse perform(const std::string& url, const std::vector<std::string>& headers, HttpSink& sink,
+                       const std::string* body, long seconds);
   struct Transfer;
   struct Close {
     void operator()(void* handle) const;
