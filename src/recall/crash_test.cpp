@@ -67,23 +67,22 @@ std::map<std::string, uint32_t> run_and_kill(uint64_t microseconds, const std::f
   return all;
 }
 
-void expect_all(const std::string& path, const std::map<std::string, uint32_t>& acknowledged) {
-  const auto store = Store::open(path);
+void expect_all(const std::string& location, const std::map<std::string, uint32_t>& acknowledged) {
+  const auto store = Store::open(location);
   store->check();
   for (const auto& [id, version] : acknowledged) EXPECT_GE(store->get(user("bo"), id).version, version) << id;
 }
 
-TEST(Crash, KilledWriterLosesNothingAcknowledged) {
-  TestFolder folder;
-  const std::string path = folder.file("memory.db");
-  Store::open(path);
+/// Kills a process that adds and changes records, again and again.
+void kill_writers(const std::string& location, uint64_t most_microseconds) {
+  Store::open(location);
   PhiloxStream random(static_cast<uint64_t>(getpid()));
   std::map<std::string, uint32_t> all;
   size_t n = 0;
   int n_with_acknowledged = 0;
   for (int run = 0; run < n_runs(); ++run) {
-    const std::map<std::string, uint32_t> acknowledged = run_and_kill(random.next_below(60'000), [&](int pipe) {
-      const auto store = Store::open(path);
+    const std::map<std::string, uint32_t> acknowledged = run_and_kill(random.next_below(most_microseconds), [&](int pipe) {
+      const auto store = Store::open(location);
       for (int i = 0;; ++i) {
         std::vector<Record> records;
         for (int k = 0; k < 5; ++k) records.push_back(note("bo", fmt::format("run {} fact {} {}", run, i, k)));
@@ -100,11 +99,22 @@ TEST(Crash, KilledWriterLosesNothingAcknowledged) {
       all[id] = version;
       ++n;
     }
-    expect_all(path, all);
+    expect_all(location, all);
   }
   fmt::print("    {} kills, {} after something was acknowledged, {} records compared\n", n_runs(), n_with_acknowledged,
              all.size());
   EXPECT_TRUE(n > 0 || n_runs() < 6);
+}
+
+TEST(Crash, KilledWriterLosesNothingAcknowledged) {
+  TestFolder folder;
+  kill_writers(folder.file("memory.db"), 60'000);
+}
+
+/// The client is killed, at any moment between BEGIN and COMMIT; the server lives on.
+TEST(Crash, KilledPostgresWriterLosesNothingAcknowledged) {
+  if (!PostgresServer::is_installed()) GTEST_SKIP() << "no PostgreSQL server (Debian package postgresql)";
+  kill_writers(PostgresServer::shared().new_database(), 150'000);
 }
 
 std::unique_ptr<Store> open_on(const FaultDisk& disk) {
