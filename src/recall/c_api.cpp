@@ -131,11 +131,17 @@ struct mneme_memory {
 
 extern "C" {
 
-int mneme_api_version(void) { return MNEME_API_VERSION; }
+int mneme_api_version(void) {
+  return MNEME_API_VERSION;
+}
 
-const char* mneme_last_error(void) { return t_error.c_str(); }
+const char* mneme_last_error(void) {
+  return t_error.c_str();
+}
 
-void mneme_free(char* text) { std::free(text); }
+void mneme_free(char* text) {
+  std::free(text);
+}
 
 mneme_status mneme_memory_open(const mneme_memory_options* options, mneme_memory** memory) {
   return guarded([&] {

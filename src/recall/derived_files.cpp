@@ -37,13 +37,13 @@ bool lies_in(const fs::path& path, const fs::path& folder) {
 
 void DerivedFiles::add(int64_t number) {
   records_.insert(number);
-  store_.database().query(
-      "SELECT payload FROM event WHERE record = ? AND payload IS NOT NULL", {number}, [&](const SqlRow& row) {
-        const Record record = record_from_json(parse_json(row.text(0), "event"), "event");
-        if (!record.pointer) return;
-        const bool is_made = record.kind == Kind::kKvSegment || !record.source.parents.empty();
-        (is_made ? made_ : given_).insert(record.pointer->uri);
-      });
+  store_.database().query("SELECT payload FROM event WHERE record = ? AND payload IS NOT NULL", {number},
+                          [&](const SqlRow& row) {
+                            const Record record = record_from_json(parse_json(row.text(0), "event"), "event");
+                            if (!record.pointer) return;
+                            const bool is_made = record.kind == Kind::kKvSegment || !record.source.parents.empty();
+                            (is_made ? made_ : given_).insert(record.pointer->uri);
+                          });
 }
 
 bool DerivedFiles::is_own(const std::string& path) const {

@@ -11,7 +11,8 @@ namespace mneme::recall {
 /// The files that erased records point to. A file is deleted with its record when all of this holds:
 ///
 ///   - it is a KV segment, or an adapter that was made from records (it has parents): it holds what the text said;
-///   - it lies in a folder that is mneme's own: $XDG_DATA_HOME/mneme (~/.local/share/mneme) but for the stores in it, or
+///   - it lies in a folder that is mneme's own: $XDG_DATA_HOME/mneme (~/.local/share/mneme) but for the stores in it,
+///   or
 ///     `payloads` beside the store, where imported cubes leave theirs; links are followed first;
 ///   - no other living record of the store points to it.
 ///

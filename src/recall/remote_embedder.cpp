@@ -27,7 +27,9 @@ bool is_this_machine(std::string_view authority) {
   return host == "localhost" || host.starts_with("127.") || host == "[::1]" || authority == "[::1]";
 }
 
-bool may_pass(long status) { return status == 408 || status == 429 || (status >= 500 && status <= 599); }
+bool may_pass(long status) {
+  return status == 408 || status == 429 || (status >= 500 && status <= 599);
+}
 
 /// What a server says of a refusal: error.message of the JSON, or the beginning of the text.
 std::string reason_in(const std::string& answer) {
@@ -44,6 +46,48 @@ std::string reason_in(const std::string& answer) {
 }
 
 }  // namespace
+
+std::vector<std::vector<float>> parse_embeddings(std::string_view answer, size_t n, uint32_t dimension,
+                                                 std::string_view what) {
+  const auto refuse = [&](const std::string& why) { fail(ErrorCode::kCorruptData, "[embed] {}: {}", what, why); };
+  const SortedJson json = parse_sorted_json(answer, what, 16);
+  if (!json.is_object() || !json.contains("data") || !json["data"].is_array()) {
+    refuse("expected an object with an array \"data\", found other JSON");
+  }
+  const SortedJson& data = json["data"];
+  if (data.size() != n) refuse(fmt::format("expected {} vectors, found {}", n, data.size()));
+  std::vector<std::vector<float>> vectors(n);
+  size_t wanted = dimension;
+  for (const SortedJson& each : data) {
+    if (!each.is_object() || !each.contains("index") || !each["index"].is_number_unsigned() ||
+        !each.contains("embedding") || !each["embedding"].is_array()) {
+      refuse("expected \"index\" and an array \"embedding\" in each element, found other JSON");
+    }
+    const auto index = each["index"].get<uint64_t>();
+    if (index >= n) refuse(fmt::format("expected an index below {}, found {}", n, index));
+    std::vector<float>& vector = vectors[index];
+    if (!vector.empty()) refuse(fmt::format("expected each index once, found {} twice", index));
+    const SortedJson& values = each["embedding"];
+    if (wanted == 0) wanted = values.size();
+    if (values.size() != wanted || wanted == 0 || wanted > ann::kMaxDimension) {
+      refuse(fmt::format("expected {} numbers, found {} in vector {}",
+                         wanted == 0 || wanted > ann::kMaxDimension ? fmt::format("1 to {}", ann::kMaxDimension)
+                                                                    : std::to_string(wanted),
+                         values.size(), index));
+    }
+    bool any = false;
+    for (const SortedJson& value : values) {
+      const double x = value.is_number() ? value.get<double>() : NAN;
+      // Also what would overflow f32, or its square.
+      if (!(std::abs(x) < 1e15))
+        refuse(fmt::format("expected finite numbers, found {} in vector {}", brief_text(value.dump()), index));
+      vector.push_back(static_cast<float>(x));
+      any |= vector.back() != 0;
+    }
+    if (!any) refuse(fmt::format("expected a direction, found only zeros in vector {}", index));
+  }
+  return vectors;
+}
 
 RemoteEmbedder::RemoteEmbedder(const std::string& name, RemoteEmbedderOptions options)
     : options_(std::move(options)), client_(std::make_unique<HttpClient>()) {
@@ -77,14 +121,13 @@ std::string RemoteEmbedder::post(const std::string& body) {
   if (!options_.key.empty()) headers.push_back("Authorization: Bearer " + options_.key);
   for (int attempt = 1, wait = kFirstWaitMs;; ++attempt, wait = std::min(2 * wait, kMostWaitMs)) {
     std::string answer;
-    const HttpResponse response =
-        client_->post_text(url_, headers, body, options_.seconds, kMostAnswerBytes, answer);
+    const HttpResponse response = client_->post_text(url_, headers, body, options_.seconds, kMostAnswerBytes, answer);
     if (response.failure.empty() && response.status == 200) return answer;
     const bool again = !response.failure.empty() || may_pass(response.status);
     if (!again || attempt >= options_.attempts) {
-      const std::string what = !response.failure.empty()
-                                   ? response.failure
-                                   : fmt::format("expected status 200, found {}: {}", response.status, reason_in(answer));
+      const std::string what = !response.failure.empty() ? response.failure
+                                                         : fmt::format("expected status 200, found {}: {}",
+                                                                       response.status, reason_in(answer));
       std::string hint;
       if (response.status == 401 || response.status == 403) hint = "MNEME_EMBED_KEY holds the key";
       if (response.status == 404) hint = "the URL ends before /embeddings, as in https://HOST/v1#MODEL";
@@ -103,48 +146,6 @@ std::string RemoteEmbedder::post(const std::string& body) {
   }
 }
 
-std::vector<std::vector<float>> RemoteEmbedder::parse(const std::string& answer, size_t n) const {
-  const auto refuse = [&](const std::string& what) {
-    fail(ErrorCode::kCorruptData, "[embed] {}: {}", url_, what);
-  };
-  const SortedJson json = parse_sorted_json(answer, url_, 16);
-  if (!json.is_object() || !json.contains("data") || !json["data"].is_array()) {
-    refuse("expected an object with an array \"data\", found other JSON");
-  }
-  const SortedJson& data = json["data"];
-  if (data.size() != n) refuse(fmt::format("expected {} vectors, found {}", n, data.size()));
-  std::vector<std::vector<float>> vectors(n);
-  size_t wanted = dimension_;
-  for (const SortedJson& each : data) {
-    if (!each.is_object() || !each.contains("index") || !each["index"].is_number_unsigned() ||
-        !each.contains("embedding") || !each["embedding"].is_array()) {
-      refuse("expected \"index\" and an array \"embedding\" in each element, found other JSON");
-    }
-    const auto index = each["index"].get<uint64_t>();
-    if (index >= n) refuse(fmt::format("expected an index below {}, found {}", n, index));
-    std::vector<float>& vector = vectors[index];
-    if (!vector.empty()) refuse(fmt::format("expected each index once, found {} twice", index));
-    const SortedJson& values = each["embedding"];
-    if (wanted == 0) wanted = values.size();
-    if (values.size() != wanted || wanted == 0 || wanted > ann::kMaxDimension) {
-      refuse(fmt::format("expected {} numbers, found {} in vector {}",
-                         wanted == 0 || wanted > ann::kMaxDimension ? fmt::format("1 to {}", ann::kMaxDimension)
-                                                                    : std::to_string(wanted),
-                         values.size(), index));
-    }
-    bool any = false;
-    for (const SortedJson& value : values) {
-      const double x = value.is_number() ? value.get<double>() : NAN;
-      // Also what would overflow f32, or its square.
-      if (!(std::abs(x) < 1e15)) refuse(fmt::format("expected finite numbers, found {} in vector {}", brief_text(value.dump()), index));
-      vector.push_back(static_cast<float>(x));
-      any |= vector.back() != 0;
-    }
-    if (!any) refuse(fmt::format("expected a direction, found only zeros in vector {}", index));
-  }
-  return vectors;
-}
-
 std::vector<std::vector<float>> RemoteEmbedder::embed(std::span<const std::string> texts, Role) {
   std::vector<std::vector<float>> vectors;
   for (size_t begin = 0; begin < texts.size();) {
@@ -159,7 +160,8 @@ std::vector<std::vector<float>> RemoteEmbedder::embed(std::span<const std::strin
       ++n;
     }
     const SortedJson body = {{"model", model_}, {"input", input}, {"encoding_format", "float"}};
-    for (std::vector<float>& vector : parse(post(body.dump()), n)) vectors.push_back(std::move(vector));
+    for (std::vector<float>& vector : parse_embeddings(post(body.dump()), n, dimension_, url_))
+      vectors.push_back(std::move(vector));
     begin += n;
   }
   return vectors;

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "recall/embedder.h"
@@ -14,13 +15,18 @@ class HttpClient;
 namespace mneme::recall {
 
 struct RemoteEmbedderOptions {
-  std::string key;                  ///< Sent as a bearer token; never over plain HTTP to another machine.
-  size_t most_texts = 64;           ///< Of one request,
-  size_t most_bytes = 256 << 10;    ///< and their bytes together, unless a single text has more.
-  long seconds = 120;               ///< Until an answer must be there.
-  int attempts = 5;                 ///< Of each request.
-  std::function<void(int)> wait;    ///< Between attempts, milliseconds; default: sleeps.
+  std::string key;                ///< Sent as a bearer token; never over plain HTTP to another machine.
+  size_t most_texts = 64;         ///< Of one request,
+  size_t most_bytes = 256 << 10;  ///< and their bytes together, unless a single text has more.
+  long seconds = 120;             ///< Until an answer must be there.
+  int attempts = 5;               ///< Of each request.
+  std::function<void(int)> wait;  ///< Between attempts, milliseconds; default: sleeps.
 };
+
+/// The `n` vectors of a server's answer in the order of their indexes, each of `dimension` numbers (0: all of as many
+/// as the first). Throws Error(kCorruptData) with `what`, the source, for anything else.
+std::vector<std::vector<float>> parse_embeddings(std::string_view answer, size_t n, uint32_t dimension,
+                                                 std::string_view what);
 
 /// Embeddings of a server that speaks OpenAI's protocol: POST URL/embeddings with {"model", "input": [...],
 /// "encoding_format": "float"}, answered by {"data": [{"index", "embedding": [...]}, ...]}. Texts go in batches. A lost
@@ -40,7 +46,6 @@ class RemoteEmbedder final : public Embedder {
 
  private:
   std::string post(const std::string& body);
-  std::vector<std::vector<float>> parse(const std::string& answer, size_t n) const;
 
   RemoteEmbedderOptions options_;
   std::string name_, url_, model_;

@@ -46,12 +46,8 @@ Json to_json(const SearchResult& result, bool explain) {
 }
 
 Json to_json(const Erasure& e, const EraseOptions& options) {
-  Json json = {{"erased", e.ids},
-               {"dry_run", options.dry_run},
-               {"derived", e.derived},
-               {"cubes", e.cubes},
-               {"missing_cubes", e.missing_cubes},
-               {"files", e.files},
+  Json json = {{"erased", e.ids},           {"dry_run", options.dry_run},       {"derived", e.derived},
+               {"cubes", e.cubes},          {"missing_cubes", e.missing_cubes}, {"files", e.files},
                {"files_left", e.files_left}};
   if (options.verify && !options.dry_run) {
     json["verified"] = {{"files", e.scanned},         {"texts", e.n_texts},

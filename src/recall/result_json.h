@@ -6,8 +6,8 @@
 
 namespace mneme::recall {
 
-/// What programs get to see of a search: `mneme recall --json` and the C interface. With `explain` also ranks and scores
-/// of the channels of each hit.
+/// What programs get to see of a search: `mneme recall --json` and the C interface. With `explain` also ranks and
+/// scores of the channels of each hit.
 Json to_json(const SearchResult& result, bool explain);
 /// Ranks and scores of one hit.
 Json to_json(const Candidate& why);

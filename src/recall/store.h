@@ -28,6 +28,7 @@ struct StoreOptions {
   std::string sqlite_vfs;                     ///< File layer of SQLite, for fault injection; then no index is kept.
   uint64_t index_bytes = uint64_t{1} << 30;   ///< Most RAM for vector indexes.
   uint64_t index_from = 2048;                 ///< Records of a user from which on an index is made.
+  uint64_t index_in_search = 20'000;          ///< Most vectors that a search takes into an index before it begins.
   std::string index_kind;                     ///< exact, hnsw or spann; default: what fits size and memory.
   std::string index_folder;                   ///< Default: beside the store (kept/vector_search.h).
 };

@@ -49,7 +49,9 @@ std::optional<FileLock> FileLock::take(const std::string& path, int wait_ms) {
 IndexFiles::IndexFiles(std::string folder, std::string store, int64_t scope)
     : folder_(std::move(folder)), store_(std::move(store)), scope_(scope) {}
 
-std::string IndexFiles::own(const char* end) const { return fmt::format("{}/{}.{}", folder_, scope_, end); }
+std::string IndexFiles::own(const char* end) const {
+  return fmt::format("{}/{}.{}", folder_, scope_, end);
+}
 
 std::optional<IndexState> IndexFiles::read() const {
   if (!std::filesystem::exists(own("state"))) return std::nullopt;

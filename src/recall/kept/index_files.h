@@ -65,9 +65,9 @@ class IndexFiles {
   /// A name that was never used.
   std::string new_name(ann::IndexKind kind) const;
   std::string path(const std::string& name) const { return folder_ + "/" + name; }
-  /// Lets `write` make the file that `state` names, makes `state` the scope's, and removes all other files of the scope.
-  /// False when the state there knows of a later event, or somebody holds the lock for longer than `wait_ms`; then
-  /// nothing was written. Throws Error(kIo).
+  /// Lets `write` make the file that `state` names, makes `state` the scope's, and removes all other files of the
+  /// scope. False when the state there knows of a later event, or somebody holds the lock for longer than `wait_ms`;
+  /// then nothing was written. Throws Error(kIo).
   bool publish(const IndexState& state, int wait_ms, FunctionRef<void()> write) const;
   /// Removes everything of the scope.
   void remove_all() const;

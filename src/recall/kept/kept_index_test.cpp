@@ -1,11 +1,15 @@
 // Vector indexes kept beside a store: they find what a scan finds, follow every change, forget what was erased, and may
 // be damaged, lost, shared and killed.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <cstring>
 #include <fstream>
 
 #include "base/atomic_file.h"
@@ -17,6 +21,8 @@
 #include "recall/index/vector_mixture.h"
 #include "recall/kept/vector_search.h"
 #include "recall/test_stores.h"
+
+extern char** environ;
 
 namespace mneme::recall {
 namespace {
@@ -239,7 +245,7 @@ TEST_P(KeptIndex, DamageAndOldStatesAreNoticed) {
   }
   EXPECT_FALSE(find(*open(), "bo", row(3), 5).cost.built);  // it is read, not made again
   for (const std::string& file : index_files_in(index_folder().string())) {
-    if (file.ends_with(".lock") || file.ends_with("owner") || std::filesystem::file_size(file) < 100) continue;
+    if (file.ends_with(".state") || std::filesystem::file_size(file) < 100) continue;
     std::fstream damaged(file, std::ios::in | std::ios::out | std::ios::binary);
     damaged.seekp(static_cast<std::streamoff>(std::filesystem::file_size(file) / 2));
     damaged << "damage damage";
@@ -261,36 +267,54 @@ TEST_P(KeptIndex, DamageAndOldStatesAreNoticed) {
   old->check();
 }
 
-/// Adds, searches and erases until it is killed.
-[[noreturn]] void work(const std::string& path, const std::string& kind, int run) {
-  const auto store = Store::open(path, options_for(kind));
-  for (uint64_t i = static_cast<uint64_t>(run) * 100'000;; i += 60) {
+/// The process that is killed: adds, searches and erases, and writes a byte after each round.
+TEST(KeptIndexChild, DISABLED_Works) {
+  const char* path = std::getenv("MNEME_KEPT_STORE");
+  if (path == nullptr) GTEST_SKIP() << "only started by KilledAtAnyMomentItStaysRight";
+  const auto store = Store::open(path, options_for(std::getenv("MNEME_KEPT_KIND")));
+  const int progress = ::open((std::string(path) + ".progress").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  for (uint64_t i = std::strtoull(std::getenv("MNEME_KEPT_FIRST"), nullptr, 10);; i += 60) {
     const std::vector<std::string> ids = add_rows(*store, "bo", i, 60);
     find(*store, "bo", row(i), 5);
     erase(*store, user("bo"), std::span(ids).subspan(0, 20));
     find(*store, "bo", row(i), 5);
+    if (::write(progress, ".", 1) != 1) std::abort();
   }
 }
 
+/// A new process, not a fork: threads that compare vectors do not live on in one.
 TEST_P(KeptIndex, KilledAtAnyMomentItStaysRight) {
   const std::string path = folder_.file("memory.db");
   add_rows(*open(), "bo", 0, 200);
   PhiloxStream random(5);
   const char* runs = std::getenv("MNEME_SOAK_RUNS");
-  for (int run = 1; run <= (runs != nullptr ? std::atoi(runs) : 6); ++run) {
-    const pid_t child = fork();
-    if (child == 0) {
-      try {
-        work(path, GetParam(), run);
-      } catch (...) {
-        _exit(2);
-      }
-    }
-    usleep(static_cast<useconds_t>(20'000 + random.next_below(80'000)));
-    kill(child, SIGKILL);
+  const auto rounds = [&] {
+    std::error_code none;
+    const auto size = std::filesystem::file_size(path + ".progress", none);
+    return none ? uint64_t{0} : static_cast<uint64_t>(size);
+  };
+  for (int run = 1; run <= (runs != nullptr ? std::atoi(runs) : 4); ++run) {
+    std::string self = "/proc/self/exe", filter = "--gtest_filter=KeptIndexChild.DISABLED_Works",
+                all = "--gtest_also_run_disabled_tests", store_is = "MNEME_KEPT_STORE=" + path,
+                kind_is = std::string("MNEME_KEPT_KIND=") + GetParam(),
+                first_is = fmt::format("MNEME_KEPT_FIRST={}", run * 100'000);
+    std::vector<char*> environment = {store_is.data(), kind_is.data(), first_is.data()};
+    for (char** v = environ; *v != nullptr; ++v) environment.push_back(*v);
+    environment.push_back(nullptr);
+    char* arguments[] = {self.data(), filter.data(), all.data(), nullptr};
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    const uint64_t before = rounds();
+    pid_t child = 0;
+    ASSERT_EQ(::posix_spawn(&child, self.c_str(), &actions, nullptr, arguments, environment.data()), 0);
+    posix_spawn_file_actions_destroy(&actions);
     int status = 0;
-    waitpid(child, &status, 0);
-    ASSERT_TRUE(WIFSIGNALED(status)) << "the process ended by itself";
+    while (rounds() < before + 2 && ::waitpid(child, &status, WNOHANG) == 0) ::usleep(500);
+    ::usleep(static_cast<useconds_t>(random.next_below(60'000)));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, &status, 0);
+    ASSERT_GE(rounds(), before + 2) << "the process ended by itself";
     const auto store = open();
     store->check();
     VectorSearchCost cost;
@@ -327,18 +351,24 @@ TEST(KeptIndexMemory, IsCountedAndKeptTo) {
 }
 
 TEST(KeptIndexMemory, LargeOnesAreMadeWhenAskedFor) {
-  static_assert(VectorSearch::kMostInSearch == 20'000);
   TestFolder folder;
   StoreOptions options = options_for("exact");
+  options.index_in_search = 200;
   const auto store = Store::open(folder.file("memory.db"), options);
   std::vector<Record> records;
-  for (size_t i = 0; i < 20'100; ++i) records.push_back(note("bo", std::to_string(i)));
+  for (size_t i = 0; i < 300; ++i) records.push_back(note("bo", std::to_string(i)));
   const std::vector<std::vector<float>> vectors(records.size(), {1, 2});
   store->add(records, vectors);
   const std::vector<float> query = {2, 1};
   EXPECT_THAT(find(*store, "bo", query, 3).cost.why_scan, testing::HasSubstr("mneme cube index"));
   EXPECT_EQ(store->vectors().refresh(user("bo")), "exact");
   EXPECT_EQ(find(*store, "bo", query, 3).cost.way, "exact");
+  // Far behind counts as much.
+  for (size_t i = 0; i < records.size(); ++i) records[i].text += " again";
+  store->add(records, vectors);
+  EXPECT_THAT(find(*store, "bo", query, 3).cost.why_scan, testing::HasSubstr("far behind"));
+  EXPECT_EQ(store->vectors().refresh(user("bo")), "exact");
+  EXPECT_EQ(find(*store, "bo", query, 3).cost.caught_up, 0u);
   EXPECT_EQ(store->vectors().refresh(user("nobody")), "no vectors");
 }
 

@@ -79,7 +79,9 @@ bool ScopeIndex::own(const std::string& folder) {
 IndexCursor ScopeIndex::newest(Database& db) const {
   IndexCursor cursor;
   db.query("SELECT time, seq FROM event WHERE scope = ? ORDER BY time DESC, seq DESC LIMIT 1", {files_.scope()},
-           [&](const SqlRow& row) { cursor = {row.integer(0), row.integer(1)}; });
+           [&](const SqlRow& row) {
+             cursor = {row.integer(0), row.integer(1)};
+           });
   return cursor;
 }
 
@@ -183,7 +185,8 @@ uint64_t ScopeIndex::catch_up(Database& db) {
       "SELECT e.record, MIN(e.version), MAX(r.state) FROM event e JOIN record r ON r.num = e.record"
       " WHERE e.scope = ? AND e.time > ? GROUP BY e.record ORDER BY e.record",
       {files_.scope(), cursor_.time}, [&](const SqlRow& row) {
-        changed.push_back({row.integer(0), row.integer(1) == 1, row.integer(2) == static_cast<int64_t>(State::kErased)});
+        changed.push_back(
+            {row.integer(0), row.integer(1) == 1, row.integer(2) == static_cast<int64_t>(State::kErased)});
       });
   bool erased = false;
   Pieces pieces(ledger_, *index_, std::clamp<size_t>(changed.size(), 1, 1024));

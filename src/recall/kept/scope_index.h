@@ -7,8 +7,8 @@
 #include <string>
 
 #include "budget/ledger.h"
-#include "recall/kept/index_files.h"
 #include "recall/index/vector_index.h"
+#include "recall/kept/index_files.h"
 #include "recall/sql/database.h"
 
 namespace mneme::recall {

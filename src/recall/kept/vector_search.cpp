@@ -15,11 +15,13 @@
 namespace mneme::recall {
 namespace {
 
-constexpr size_t kMostOpen = 64;     // indexes of different users at a time
-constexpr size_t kBatch = 64;        // records in one statement
+constexpr size_t kMostOpen = 64;       // indexes of different users at a time
+constexpr size_t kBatch = 64;          // records in one statement
 constexpr size_t kMostFetched = 4096;  // hits of an index that are worth looking at
 
-bool is_server(const std::string& name) { return name.find("://") != std::string::npos; }
+bool is_server(const std::string& name) {
+  return name.find("://") != std::string::npos;
+}
 
 /// Where indexes of a store are kept, "" when there is no place.
 std::string folder_for(Store& store, const std::string& name) {
@@ -57,7 +59,9 @@ VectorSearch::VectorSearch(Store& store)
 
 VectorSearch::~VectorSearch() = default;
 
-IndexFiles VectorSearch::files_of(int64_t scope) const { return IndexFiles(folder_, name_, scope); }
+IndexFiles VectorSearch::files_of(int64_t scope) const {
+  return IndexFiles(folder_, name_, scope);
+}
 
 std::unique_ptr<ScopeIndex> VectorSearch::make(int64_t scope) {
   const uint64_t room = std::min(memory_, ledger_->available(Tier::kRam));
@@ -75,15 +79,9 @@ ScopeIndex* VectorSearch::current(int64_t scope, Patience patience, VectorSearch
     try {
       return try_current(scope, patience, cost);
     } catch (const Error& e) {
-      open_.erase(scope);
-      if (e.code() == ErrorCode::kOutOfBudget) {
-        open_.clear();
-      } else if (e.code() == ErrorCode::kCorruptData || e.code() == ErrorCode::kUnsupported) {
-        log().warn("{}; the index is made anew", e.what());
-        files_of(scope).remove_all();
-      } else {
-        throw;
-      }
+      discard(scope, e);
+      if (e.code() == ErrorCode::kOutOfBudget) open_.clear();
+      if (e.code() == ErrorCode::kIo || e.code() == ErrorCode::kInvalidArgument) throw;
       return try_current(scope, patience, cost);
     }
   } catch (const Error& e) {
@@ -107,9 +105,8 @@ ScopeIndex* VectorSearch::try_current(int64_t scope, Patience patience, VectorSe
   }
   if (!open_.contains(scope)) {
     if (open_.size() >= kMostOpen) {
-      open_.erase(std::min_element(open_.begin(), open_.end(), [](const auto& a, const auto& b) {
-        return a.second.last_use < b.second.last_use;
-      }));
+      open_.erase(std::min_element(open_.begin(), open_.end(),
+                                   [](const auto& a, const auto& b) { return a.second.last_use < b.second.last_use; }));
     }
     if (ledger_->available(Tier::kRam) < memory_ / 2) open_.clear();
     std::unique_ptr<ScopeIndex> index = make(scope);
@@ -121,7 +118,7 @@ ScopeIndex* VectorSearch::try_current(int64_t scope, Patience patience, VectorSe
         return nullptr;
       case ScopeIndex::Load::kNoRoom:
       case ScopeIndex::Load::kMissing:
-        if (!may_take_long && n > static_cast<int64_t>(kMostInSearch)) {
+        if (!may_take_long && n > static_cast<int64_t>(store_.options().index_in_search)) {
           cost.why_scan = "no index yet; `mneme cube index` makes it";
           return nullptr;
         }
@@ -133,7 +130,7 @@ ScopeIndex* VectorSearch::try_current(int64_t scope, Patience patience, VectorSe
   }
   Open& open = open_[scope];
   open.last_use = ++clock_;
-  if (!may_take_long && open.index->lag(db) > kMostInSearch) {
+  if (!may_take_long && open.index->lag(db) > store_.options().index_in_search) {
     cost.why_scan = "the index is far behind; `mneme cube index` brings it up to date";
     return nullptr;
   }
@@ -162,31 +159,40 @@ void VectorSearch::compare(int64_t scope, std::span<const float> query, const Sq
   }
 }
 
-std::vector<VectorMatch> VectorSearch::match(int64_t scope, std::span<const float> query,
-                                             const SqlCondition& condition, size_t k, VectorSearchCost& cost) {
+bool VectorSearch::match_index(ScopeIndex& index, int64_t scope, std::span<const float> query,
+                               const SqlCondition& condition, size_t k, std::vector<VectorMatch>& matches,
+                               VectorSearchCost& cost) {
+  const size_t size = index.size();
+  cost.way = ann::index_kind_name(index.kind());
+  cost.vectors = size;
+  for (size_t wanted = k + k / 4 + 16;; wanted *= 4) {
+    const ann::SearchResult result = index.search(query, wanted);
+    ++cost.rounds;
+    cost.compared += result.cost.vectors_compared;
+    cost.lists += result.cost.lists_read;
+    cost.bytes += result.cost.bytes_read;
+    matches.clear();
+    compare(scope, query, condition, result.hits, matches, cost);
+    if (matches.size() >= k || result.hits.size() >= size) return true;
+    // A filter that lets little through is faster served by the tables, which look at nothing else.
+    if (wanted * 4 > std::max<size_t>(size / 4, wanted) || wanted * 4 > kMostFetched) return false;
+  }
+}
+
+std::vector<VectorMatch> VectorSearch::match(int64_t scope, std::span<const float> query, const SqlCondition& condition,
+                                             size_t k, VectorSearchCost& cost) {
   const auto begin = std::chrono::steady_clock::now();
   cost = {};
   std::vector<VectorMatch> matches;
   bool found = false;
   if (ScopeIndex* index = current(scope, Patience::kSearch, cost)) {
-    const size_t size = index->size();
-    cost.way = ann::index_kind_name(index->kind());
-    cost.vectors = size;
-    size_t looked_at = 0;  // of the hits; the first ones of a wider search are those of the narrower one, or nearly
-    for (size_t wanted = k + k / 4 + 16; !found; wanted *= 4) {
-      const ann::SearchResult result = index->search(query, wanted);
-      ++cost.rounds;
-      cost.compared += result.cost.vectors_compared;
-      cost.lists += result.cost.lists_read;
-      cost.bytes += result.cost.bytes_read;
-      matches.clear();
-      compare(scope, query, condition, result.hits, matches, cost);
-      looked_at = result.hits.size();
-      found = matches.size() >= k || (looked_at >= size && size <= wanted);
-      // A filter that lets little through is faster served by the tables, which look at nothing else.
-      if (!found && (wanted * 4 > std::max<size_t>(size / 4, wanted) || wanted * 4 > kMostFetched)) break;
+    try {
+      found = match_index(*index, scope, query, condition, k, matches, cost);
+      if (!found) cost.why_scan = "narrow filter";
+    } catch (const Error& e) {  // a damaged list, no room to read lists
+      cost.why_scan = e.what();
+      discard(scope, e);
     }
-    if (!found) cost.why_scan = "narrow filter";
   }
   if (!found) {
     cost.way = "scan";
@@ -197,6 +203,13 @@ std::vector<VectorMatch> VectorSearch::match(int64_t scope, std::span<const floa
   if (matches.size() > k) matches.resize(k);
   cost.ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   return matches;
+}
+
+void VectorSearch::discard(int64_t scope, const Error& why) {
+  open_.erase(scope);
+  if (why.code() != ErrorCode::kCorruptData && why.code() != ErrorCode::kUnsupported) return;
+  log().warn("{}; the index is made anew", why.what());
+  files_of(scope).remove_all();
 }
 
 std::string VectorSearch::refresh(const Scope& scope) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "recall/kept/scope_index.h"
 #include "recall/search/filter.h"
 #include "recall/search/vectors.h"
@@ -17,15 +18,15 @@ class Store;
 
 /// What one search for vectors cost.
 struct VectorSearchCost {
-  std::string way;         ///< "scan" of the tables, or the kind of the index: "exact", "hnsw", "spann".
-  std::string why_scan;    ///< When there was no index, or it did not do.
-  uint64_t vectors = 0;    ///< In the index; of a scan those that passed the filter.
-  uint64_t compared = 0;   ///< Distances computed in the index.
+  std::string way;                ///< "scan" of the tables, or the kind of the index: "exact", "hnsw", "spann".
+  std::string why_scan;           ///< When there was no index, or it did not do.
+  uint64_t vectors = 0;           ///< In the index; of a scan those that passed the filter.
+  uint64_t compared = 0;          ///< Distances computed in the index.
   uint64_t lists = 0, bytes = 0;  ///< Read from disk by a SPANN index.
-  uint64_t read = 0;       ///< Vectors read from the database and compared exactly.
-  uint64_t rounds = 0;     ///< Searches in the index, each wider, until enough passed the filter.
-  uint64_t caught_up = 0;  ///< Changed records that the index took in first.
-  bool built = false;      ///< The index was made for this search.
+  uint64_t read = 0;              ///< Vectors read from the database and compared exactly.
+  uint64_t rounds = 0;            ///< Searches in the index, each wider, until enough passed the filter.
+  uint64_t caught_up = 0;         ///< Changed records that the index took in first.
+  bool built = false;             ///< The index was made for this search.
   double ms = 0;
 };
 
@@ -39,12 +40,13 @@ class VectorSearch {
   ~VectorSearch();
 
   /// The `k` records of a scope closest to `query` (of length 1) that satisfy `condition` on row `r` of table record,
-  /// closest first. Inside a read transaction. Makes or brings up to date an index first, unless that would take long
-  /// (more than kMostInSearch vectors); then the tables are scanned.
+  /// closest first. Inside a read transaction. Makes an index or brings it up to date first, unless that would take
+  /// long (more than StoreOptions::index_in_search vectors); then the tables are scanned.
   std::vector<VectorMatch> match(int64_t scope, std::span<const float> query, const SqlCondition& condition, size_t k,
                                  VectorSearchCost& cost);
 
-  /// Makes the index of a user, or brings it up to date, however long that takes. Returns its kind, or why there is none.
+  /// Makes the index of a user, or brings it up to date, however long that takes. Returns its kind, or why there is
+  /// none.
   std::string refresh(const Scope& scope);
   /// After an erasure was committed: takes the last bytes of what was erased out of the index of a scope. With `all`
   /// nothing of the scope is kept.
@@ -54,8 +56,6 @@ class VectorSearch {
 
   /// All files of indexes.
   std::vector<std::string> files() const { return index_files_in(folder_); }
-
-  static constexpr uint64_t kMostInSearch = 20'000;
 
  private:
   struct Open {
@@ -69,6 +69,11 @@ class VectorSearch {
   ScopeIndex* try_current(int64_t scope, Patience patience, VectorSearchCost& cost);
   std::unique_ptr<ScopeIndex> make(int64_t scope);
   IndexFiles files_of(int64_t scope) const;
+  /// Throws an index away, and what is kept of it when it is damaged.
+  void discard(int64_t scope, const Error& why);
+  /// False when too few of the index's proposals pass the condition.
+  bool match_index(ScopeIndex& index, int64_t scope, std::span<const float> query, const SqlCondition& condition,
+                   size_t k, std::vector<VectorMatch>& matches, VectorSearchCost& cost);
   /// Appends those of `records` that satisfy the condition, with their cosines.
   void compare(int64_t scope, std::span<const float> query, const SqlCondition& condition,
                std::span<const ann::Hit> records, std::vector<VectorMatch>& matches, VectorSearchCost& cost);
