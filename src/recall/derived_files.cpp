@@ -62,8 +62,9 @@ void DerivedFiles::remove(bool dry_run, std::vector<std::string>& gone, std::vec
   std::set<std::string> all = made_;
   all.insert(given_.begin(), given_.end());
   if (all.empty()) return;
-  // Living pointers of all users: a file may be shared. Few records point to files.
+  // Living pointers of all tenants: a file may be shared. Few records point to files.
   std::set<fs::path> used;
+  store_.database().restrict_to_tenant(std::string(kAllTenants));
   store_.database().query(
       "SELECT e.payload, r.num FROM record r JOIN event e ON e.record = r.num AND e.version = r.version"
       " WHERE r.kind IN (?, ?) AND e.payload IS NOT NULL",
@@ -72,6 +73,7 @@ void DerivedFiles::remove(bool dry_run, std::vector<std::string>& gone, std::vec
         const Record record = record_from_json(parse_json(row.text(0), "event"), "event");
         if (record.pointer) used.insert(resolved(record.pointer->uri));
       });
+  store_.database().restrict_to_tenant(tenant_);
   for (const std::string& name : all) {
     const fs::path path = resolved(name);
     std::error_code error;

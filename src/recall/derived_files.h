@@ -2,6 +2,7 @@
 
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "recall/store.h"
@@ -19,7 +20,7 @@ namespace mneme::recall {
 /// Any other file stays and is named. What earlier versions of a record pointed to counts too.
 class DerivedFiles {
  public:
-  explicit DerivedFiles(Store& store) : store_(store) {}
+  DerivedFiles(Store& store, std::string tenant) : store_(store), tenant_(std::move(tenant)) {}
 
   /// Notes the files of a record, before it is erased. Inside a transaction.
   void add(int64_t number);
@@ -31,6 +32,7 @@ class DerivedFiles {
   bool is_own(const std::string& path) const;
 
   Store& store_;
+  std::string tenant_;  ///< Of the transaction.
   std::set<std::string> made_, given_;  ///< Derived from records, and others.
   std::set<int64_t> records_;
 };

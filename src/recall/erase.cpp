@@ -219,7 +219,7 @@ Erasure erase_records(Store& store, const Scope& scope, const std::vector<std::s
     std::vector<int64_t> all = numbers;
     add_derived(db, all, false);
     for (size_t i = numbers.size(); i < all.size(); ++i) erasure.derived.push_back(id_of(db, all[i]));
-    DerivedFiles files(store);
+    DerivedFiles files(store, scope.tenant);
     for (const int64_t number : numbers) {
       erasure.ids.push_back(id_of(db, number));
       files.add(number);

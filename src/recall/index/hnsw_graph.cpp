@@ -209,16 +209,20 @@ void HnswGraph::set_row(uint32_t node, std::span<const float> row) {
 }
 
 void HnswGraph::blot_out(uint32_t node) {
-  std::vector<float> place(options_.dimension);
+  constexpr size_t kNearest = 4;
+  std::vector<float> place(options_.dimension), other(options_.dimension), sum(options_.dimension);
   std::vector<GraphHit> nearest;
   row(node, place);
-  search(place, 1, 32, nearest);
-  if (nearest.empty()) {
-    std::fill(place.begin(), place.end(), 0.0f);
-  } else {
-    row(nearest[0].node, place);
+  search(place, kNearest, 32, nearest);
+  bool differ = false;
+  for (size_t i = 0; i < nearest.size(); ++i) {
+    row(nearest[i].node, other);
+    if (i == 0) place = other;
+    differ |= other != place;
+    for (size_t x = 0; x < sum.size(); ++x) sum[x] += other[x] / static_cast<float>(nearest.size());
   }
-  set_row(node, place);
+  if (!differ) std::fill(sum.begin(), sum.end(), 0.0f);
+  set_row(node, sum);
 }
 
 float HnswGraph::distance(uint32_t a, uint32_t b) const {

@@ -54,8 +54,9 @@ class HnswGraph {
 
   /// Moves a node to another place; its links stay.
   void set_row(uint32_t node, std::span<const float> row);
-  /// Puts a removed node where the nearest one that is left stands (at zero without one): nothing of its row remains,
-  /// and as a way-point it leads to the same neighbourhood.
+  /// Puts a removed node at the mean of the nearest that are left: nothing of its row remains, and as a way-point it
+  /// leads to the same neighbourhood. At zero when these are not two different ones, since the copy of a single row
+  /// would outlive it.
   void blot_out(uint32_t node);
 
   /// Distance between two nodes.
