@@ -73,7 +73,6 @@ class BuiltIndex {
     SearchParameters parameters;
     parameters.k = data_.k;
     parameters.lists = lists;
-    parameters.ef = 2 * lists + 16;
     parameters.prune = prune;
     const AnnPoint point = measure_ann(data_, 1, 0, [&](size_t i) {
       return index_->search(std::span(data_.queries).subspan(i * data_.dimension, data_.dimension), parameters);

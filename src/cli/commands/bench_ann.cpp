@@ -120,7 +120,6 @@ std::vector<AnnPoint> measure(const VectorIndex& index, const AnnDataset& data, 
   if (kind == "spann") {
     for (size_t lists : command.lists) {
       parameters.lists = lists;
-      parameters.ef = std::max<size_t>(lists + 16, lists * 3 / 2);
       run(fmt::format("lists {}", lists), parameters);
     }
   } else if (kind == "hnsw") {

@@ -3,14 +3,16 @@
 #include <span>
 #include <vector>
 
-#include "recall/index/hnsw_graph.h"
+#include "recall/index/head_table.h"
 
 namespace mneme::ann {
 
 struct ClosureOptions {
   size_t candidates = 64;   ///< Nearest heads that are looked at.
   size_t copies = 8;        ///< Most lists a vector goes to.
-  float rng_factor = 1.0f;  ///< Larger accepts more heads in the same direction.
+  /// Larger accepts more heads in the same direction. The official code has 1, for heads that are vectors; means of clusters
+  /// lie nearer to each other than vectors do.
+  float rng_factor = 2.0f;
   float reach = 4.0f;       ///< Heads beyond this times the nearest head's squared distance are not taken.
 };
 
@@ -20,8 +22,8 @@ struct ClosureOptions {
 ///   d2(x, h) <= reach * d2(x, nearest head)   and   rng_factor * d2(h, s) >= d2(x, h)  for every head s taken before,
 ///
 /// so that copies lie in lists that a query would not read together anyway. At most `copies` are taken, at least one
-/// when the graph has a head. Nearest first.
-void closure_heads(const HnswGraph& heads, std::span<const float> x, const ClosureOptions& options,
-                   std::vector<GraphHit>& taken);
+/// when there is a head. Nearest first.
+void closure_heads(const HeadTable& heads, std::span<const float> x, const ClosureOptions& options,
+                   std::vector<HeadHit>& taken);
 
 }  // namespace mneme::ann

@@ -38,7 +38,7 @@ uint64_t index_ram_bytes(IndexKind kind, uint64_t n, size_t dimension, const Spa
       break;
   }
   const uint64_t heads = n / spann.leaf + 1;
-  return heads * (dimension * 2 + kGraphBytes + sizeof(ListEntry)) + n * kIdBytes + spann.pending_bytes;
+  return HeadTable::bytes_of(heads, dimension) + heads * sizeof(ListEntry) + n * kIdBytes + spann.pending_bytes;
 }
 
 IndexKind choose_index_kind(uint64_t n, size_t dimension, uint64_t memory, const SpannOptions& spann) {

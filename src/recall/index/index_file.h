@@ -12,7 +12,7 @@
 namespace mneme::ann {
 
 /// What an index file holds.
-enum class IndexFileKind : uint32_t { kExact = 1, kHnsw = 2, kSpann = 3 };
+enum class IndexFileKind : uint32_t { kExact = 1, kHnsw = 2, kSpann = 4 };
 
 struct IndexFileHeader {
   IndexFileKind kind;

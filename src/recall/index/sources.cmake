@@ -5,6 +5,7 @@ set(RECALL_INDEX_SOURCES
   index/closure.cpp
   index/durable_file.cpp
   index/exact_index.cpp
+  index/head_table.cpp
   index/hnsw_graph.cpp
   index/hnsw_index.cpp
   index/id_map.cpp
@@ -25,6 +26,7 @@ set(RECALL_INDEX_SOURCES
   index/vector_space.cpp)
 set(RECALL_INDEX_TESTS
   index/clustering_test.cpp
+  index/head_table_test.cpp
   index/index_parts_test.cpp
   index/spann_crash_test.cpp
   index/spann_index_test.cpp

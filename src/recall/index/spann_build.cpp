@@ -25,7 +25,7 @@ void SpannIndex::build(std::span<const float> mapped, std::span<const uint32_t> 
   // Scratch: numbers of the clustering, assignments by vector and by head, centres.
   const Reservation room = ledger_->reserve(
       Tag::kScratch,
-      n * (8 + most * (sizeof(GraphHit) + sizeof(Assignment)) + 1 + d * sizeof(float) / options_.leaf * 2),
+      n * (8 + most * (sizeof(HeadHit) + sizeof(Assignment)) + 1 + d * sizeof(float) / options_.leaf * 2),
       "building lists");
 
   ClusteringOptions clustering;
@@ -33,18 +33,17 @@ void SpannIndex::build(std::span<const float> mapped, std::span<const uint32_t> 
   clustering.seed = options_.seed;
   std::vector<float> centres = balanced_centres(mapped, d, clustering);
   const size_t n_heads = centres.size() / d;
-  auto graph = std::make_unique<HnswGraph>(*ledger_, GraphOptions{d, GraphDistance::kL2F16, options_.graph_links, 200},
-                                           n_heads + n_heads / 64);
-  graph->add(centres);
+  auto heads = std::make_unique<HeadTable>(*ledger_, d);
+  heads->add(centres);
   centres = {};
 
-  std::vector<GraphHit> chosen(n * most);
+  std::vector<HeadHit> chosen(n * most);
   std::vector<uint8_t> n_chosen(n);
   constexpr size_t kPiece = 512;
   parallel_dynamic((n + kPiece - 1) / kPiece, [&](size_t piece) {
-    std::vector<GraphHit> taken;
+    std::vector<HeadHit> taken;
     for (size_t i = piece * kPiece; i < std::min(n, (piece + 1) * kPiece); ++i) {
-      closure_heads(*graph, mapped.subspan(i * d, d), options_.closure, taken);
+      closure_heads(*heads, mapped.subspan(i * d, d), options_.closure, taken);
       std::copy(taken.begin(), taken.end(), chosen.begin() + static_cast<ptrdiff_t>(i * most));
       n_chosen[i] = static_cast<uint8_t>(taken.size());
     }
@@ -59,7 +58,7 @@ void SpannIndex::build(std::span<const float> mapped, std::span<const uint32_t> 
   std::vector<size_t> next(begin.begin(), begin.end() - 1);
   for (size_t i = 0; i < n; ++i) {
     for (size_t c = 0; c < n_chosen[i]; ++c) {
-      const GraphHit& to = chosen[i * most + c];
+      const HeadHit& to = chosen[i * most + c];
       assignments[next[to.node]++] = {to.distance, static_cast<uint32_t>(i), c == 0};
     }
   }
@@ -106,7 +105,7 @@ void SpannIndex::build(std::span<const float> mapped, std::span<const uint32_t> 
     for (size_t i = 0; i < n; ++i) {
       for (uint8_t c = 0; c < copies[i]; ++c) slots_->add_copy(slots[i]);
     }
-    graph_ = std::move(graph);
+    heads_ = std::move(heads);
     pending_.clear();
     changed_ = true;
   }
@@ -151,7 +150,7 @@ void SpannIndex::bulk_add(std::span<const uint64_t> ids, std::span<const float> 
     build(mapped_rows, slots);
   } catch (...) {
     const std::lock_guard hold(lock_);
-    if (!graph_) {
+    if (!heads_) {
       for (uint32_t slot : slots) slots_->kill(slot);
       slots_->recycle();
     }

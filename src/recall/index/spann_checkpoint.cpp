@@ -16,11 +16,10 @@ namespace mneme::ann {
 namespace {
 
 struct CheckpointHead {
-  uint64_t generation;
-  uint32_t values, leaf, list_limit, candidates, copies, graph_links;
+  uint64_t generation, seed;
+  uint32_t values, leaf, list_limit, candidates, copies;
   float rng_factor, reach, radius;
-  uint32_t has_graph;
-  uint64_t seed;
+  uint32_t has_heads, reserved;
 };
 static_assert(sizeof(CheckpointHead) == 56);
 
@@ -52,15 +51,15 @@ void SpannIndex::save(const std::string& path) {
 
 void SpannIndex::write_checkpoint(uint64_t generation) const {
   IndexFileWriter out(file("heads"), {IndexFileKind::kSpann, metric(), dimension()});
-  out.put(CheckpointHead{generation, static_cast<uint32_t>(options_.values), static_cast<uint32_t>(options_.leaf),
-                         static_cast<uint32_t>(options_.list_limit), static_cast<uint32_t>(options_.closure.candidates),
-                         static_cast<uint32_t>(options_.closure.copies), static_cast<uint32_t>(options_.graph_links),
-                         options_.closure.rng_factor, options_.closure.reach, space_.radius(), graph_ ? 1u : 0u,
-                         options_.seed});
+  out.put(CheckpointHead{generation, options_.seed, static_cast<uint32_t>(options_.values),
+                         static_cast<uint32_t>(options_.leaf), static_cast<uint32_t>(options_.list_limit),
+                         static_cast<uint32_t>(options_.closure.candidates),
+                         static_cast<uint32_t>(options_.closure.copies), options_.closure.rng_factor,
+                         options_.closure.reach, space_.radius(), heads_ ? 1u : 0u, 0});
   slots_->write(out);
-  if (graph_) {
-    graph_->write(out);
-    out.put_all(std::span(lists_.data(), graph_->size()));
+  if (heads_) {
+    heads_->write(out);
+    out.put_all(std::span(lists_.data(), heads_->size()));
   }
   out.commit();
 }
@@ -129,9 +128,9 @@ void SpannIndex::verify() const {
   std::vector<uint32_t> copies(slots_->size(), 0);
   std::vector<std::pair<uint32_t, uint32_t>> extents;
   uint64_t pages = 0;
-  for (uint32_t head = 0; graph_ && head < graph_->size(); ++head) {
+  for (uint32_t head = 0; heads_ && head < heads_->size(); ++head) {
     const ListEntry& entry = lists_[head];
-    if (graph_->removed(head) && entry.pages > 0) {
+    if (heads_->removed(head) && entry.pages > 0) {
       fail(ErrorCode::kCorruptData, "[verify index] {}: expected no list of the removed head {}", folder_, head);
     }
     const Posting list = postings_->read(entry);
@@ -179,9 +178,8 @@ std::unique_ptr<SpannCheckpoint> parse_spann_checkpoint(Ledger& ledger, std::spa
   found->dimension = file.header.dimension;
   const auto head = reader.get<CheckpointHead>();
   if (head.values > 2 || head.leaf < 2 || head.leaf > 4096 || head.list_limit < 8 || head.list_limit > 1'000'000 ||
-      head.copies == 0 || head.copies > 32 || head.candidates == 0 || head.candidates > 4096 || head.graph_links < 2 ||
-      head.graph_links > 256 || !(head.reach >= 1) || !(head.rng_factor > 0) || !std::isfinite(head.radius) ||
-      head.radius < 0 || head.has_graph > 1) {
+      head.copies == 0 || head.copies > 32 || head.candidates == 0 || head.candidates > 4096 || !(head.reach >= 1) || !(head.rng_factor > 0) || !std::isfinite(head.radius) ||
+      head.radius < 0 || head.has_heads > 1) {
     fail(ErrorCode::kCorruptData, "[read index] {}: expected parameters in range", what);
   }
   found->generation = head.generation;
@@ -191,7 +189,6 @@ std::unique_ptr<SpannCheckpoint> parse_spann_checkpoint(Ledger& ledger, std::spa
   options.leaf = head.leaf;
   options.list_limit = head.list_limit;
   options.closure = {head.candidates, head.copies, head.rng_factor, head.reach};
-  options.graph_links = head.graph_links;
   options.seed = head.seed;
   found->slots = std::make_unique<SlotTable>(ledger);
   found->slots->read(reader);
@@ -204,15 +201,14 @@ std::unique_ptr<SpannCheckpoint> parse_spann_checkpoint(Ledger& ledger, std::spa
       fail(ErrorCode::kCorruptData, "[read index] {}: vector {} is in no list", what, found->slots->id(slot));
     }
   }
-  if (head.has_graph != 0) {
-    found->graph = HnswGraph::read(ledger, reader);
-    if (found->graph->options().dimension != space.dimension() ||
-        found->graph->options().distance != GraphDistance::kL2F16) {
+  if (head.has_heads != 0) {
+    found->heads = HeadTable::read(ledger, reader);
+    if (found->heads->dimension() != space.dimension()) {
       fail(ErrorCode::kCorruptData, "[read index] {}: expected heads of dimension {}, found {}", what,
-           space.dimension(), found->graph->options().dimension);
+           space.dimension(), found->heads->dimension());
     }
-    reader.expect_left(found->graph->size(), sizeof(ListEntry));
-    found->lists.resize(found->graph->size());
+    reader.expect_left(found->heads->size(), sizeof(ListEntry));
+    found->lists.resize(found->heads->size());
     reader.get_all(std::span(found->lists));
   }
   for (const ListEntry& list : found->lists) {

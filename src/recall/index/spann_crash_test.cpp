@@ -25,7 +25,7 @@ SpannOptions small_steps(OpenFile open_file = nullptr) {
   SpannOptions options;
   options.values = VectorType::kF32;
   options.list_limit = 32;
-  options.closure.copies = 4;
+  options.closure = {.copies = 4, .rng_factor = 1};  // few copies, so few writes to cut at
   options.pending_bytes = 24 << 10;  // about four batches
   options.open_file = std::move(open_file);
   return options;

@@ -61,7 +61,7 @@ void check_options(const SpannOptions& o) {
 struct SpannIndex::Scratch {
   AsyncReader reader;
   Buffer pages;
-  std::vector<GraphHit> heads;
+  std::vector<HeadHit> heads;
   std::vector<ReadRequest> requests;
   std::vector<ListEntry> entries;
   SeenSlots seen;
@@ -151,7 +151,7 @@ std::unique_ptr<SpannIndex> SpannIndex::open(Ledger& ledger, const std::string& 
   std::unique_ptr<SpannIndex> index(
       new SpannIndex(ledger, folder, found->dimension, found->metric, found->radius, kept));
   index->slots_ = std::move(found->slots);
-  index->graph_ = std::move(found->graph);
+  index->heads_ = std::move(found->heads);
   index->lists_.resize(found->lists.size());
   std::copy(found->lists.begin(), found->lists.end(), index->lists_.begin());
   index->open_postings();
@@ -179,13 +179,13 @@ IndexStats SpannIndex::stats() const {
   stats.pending_vectors = pending_.size();
   stats.dead_vectors = slots_->n_dead_in_lists();
   stats.ram_bytes =
-      slots_->bytes() + lists_.bytes() + pending_.bytes() + postings_->bytes() + (graph_ ? graph_->bytes() : 0);
+      slots_->bytes() + lists_.bytes() + pending_.bytes() + postings_->bytes() + (heads_ ? heads_->bytes() : 0);
   {
     const std::lock_guard hold(scratch_mutex_);
     for (const auto& scratch : scratch_) stats.ram_bytes += Buffer::reserved_bytes(scratch->pages.size());
   }
   stats.disk_bytes = postings_->n_pages() * kPageBytes;
-  stats.heads = graph_ ? graph_->size() - graph_->n_removed() : 0;
+  stats.heads = heads_ ? heads_->size() - heads_->n_removed() : 0;
   uint64_t entries = 0;
   for (const ListEntry& list : lists_) {
     entries += list.count;
@@ -216,20 +216,20 @@ SearchResult SpannIndex::do_search(std::span<const float> query, const SearchPar
     if (best.may_enter(distance)) best.offer({slots_->id(slot), distance});
   };
 
-  if (!graph_) {  // too few vectors for heads yet
+  if (!heads_) {  // too few vectors for heads yet
     scratch.seen.prepare(pending_.size());
     for (uint32_t number = 0; number < pending_.size(); ++number)
       offer(pending_.slot(number), pending_.element(number));
   } else {
-    std::vector<GraphHit>& heads = scratch.heads;
+    std::vector<HeadHit>& heads = scratch.heads;
     cost.heads_visited =
-        graph_->search(scratch.query, parameters.lists, std::max(parameters.ef, parameters.lists), heads);
+        heads_->search(scratch.query, parameters.lists, heads);
     cost.vectors_compared = cost.heads_visited;
     while (!heads.empty() && heads.back().distance > parameters.prune * heads.front().distance) heads.pop_back();
 
     scratch.entries.clear();
     uint64_t pages = 0, elements = 0;
-    for (const GraphHit& head : heads) {
+    for (const HeadHit& head : heads) {
       const ListEntry& list = lists_[head.node];
       elements += list.count + pending_.of(head.node).size();
       if (list.pages == 0) continue;
@@ -248,7 +248,7 @@ SearchResult SpannIndex::do_search(std::span<const float> query, const SearchPar
       target += bytes;
     }
     scratch.seen.prepare(elements);
-    for (const GraphHit& head : heads) {
+    for (const HeadHit& head : heads) {
       for (uint32_t number : pending_.of(head.node)) offer(pending_.slot(number), pending_.element(number));
     }
     const size_t element_bytes = codec_.bytes(), n_slots = slots_->size();

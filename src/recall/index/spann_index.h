@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "recall/index/closure.h"
-#include "recall/index/hnsw_graph.h"
+#include "recall/index/head_table.h"
 #include "recall/index/pending_vectors.h"
 #include "recall/index/posting_file.h"
 #include "recall/index/reader_writer_lock.h"
@@ -25,7 +25,6 @@ struct SpannOptions {
   size_t leaf = 8;                      ///< Vectors of one head on average when the index is built: 12.5 % heads.
   size_t list_limit = 0;                ///< Most vectors of a list; 0: three pages or 118 vectors, whichever is more.
   ClosureOptions closure;
-  size_t graph_links = 16;  ///< M of the graph over heads.
   uint64_t seed = 1;
 
   size_t pending_bytes = size_t{32} << 20;  ///< Of new vectors in RAM before they are written to lists.
@@ -34,7 +33,7 @@ struct SpannOptions {
   OpenFile open_file;  ///< For tests.
 };
 
-/// SPANN (arXiv 2111.08566): heads in RAM, posting lists on disk. A search finds the nearest heads in a graph, reads
+/// SPANN (arXiv 2111.08566): heads in RAM, posting lists on disk. A search finds the nearest heads (head_table.h), reads
 /// their lists at once and compares what is in them:
 ///
 ///   lists read = the parameters.lists nearest heads h with  d2(q, h) <= parameters.prune * d2(q, nearest head)
@@ -99,7 +98,7 @@ class SpannIndex : public VectorIndex {
   void dissolve(uint32_t head, const Posting& before, const Posting& now);
   void install(uint32_t head, const ListEntry& entry, std::span<const uint32_t> slots);
   void uninstall(uint32_t head, std::span<const uint32_t> slots);
-  void rebuild_graph_if_worn();
+  void rebuild_heads_if_worn();
 
   // spann_checkpoint.cpp
   void checkpoint();
@@ -121,7 +120,7 @@ class SpannIndex : public VectorIndex {
   mutable std::mutex writer_;      ///< Held by whoever changes the index; taken before lock_.
   mutable ReaderWriterLock lock_;  ///< Guards what follows against searches; the writer reads without it.
   std::unique_ptr<SlotTable> slots_;
-  std::unique_ptr<HnswGraph> graph_;  ///< Over heads, mapped; nothing before the first build.
+  std::unique_ptr<HeadTable> heads_;  ///< Mapped; nothing before the first build.
   GrowingArray<ListEntry> lists_;     ///< By head.
   PendingVectors pending_;
   std::unique_ptr<PostingFile> postings_;
@@ -143,7 +142,7 @@ struct SpannCheckpoint {
   float radius = 0;
   SpannOptions options;
   std::unique_ptr<SlotTable> slots;
-  std::unique_ptr<HnswGraph> graph;
+  std::unique_ptr<HeadTable> heads;
   std::vector<ListEntry> lists;
 };
 

@@ -22,7 +22,7 @@ constexpr double kDeadPart = 0.2;
 void SpannIndex::do_add(std::span<const uint64_t> ids, std::span<const float> rows) {
   const std::lock_guard alone(writer_);
   const size_t most = std::max<size_t>(1, options_.pending_bytes / (codec_.bytes() + 96));
-  if (!graph_ && pending_.size() == 0 && slots_->n_alive() == 0 && ids.size() >= kBulkHeads * options_.leaf) {
+  if (!heads_ && pending_.size() == 0 && slots_->n_alive() == 0 && ids.size() >= kBulkHeads * options_.leaf) {
     bulk_add(ids, rows);
     checkpoint();
     return;
@@ -48,16 +48,16 @@ void SpannIndex::insert(std::span<const uint64_t> ids, std::span<const float> ro
   for (size_t i = 0; i < n; ++i)
     space_.map_row(rows.subspan(i * d, d), std::span(mapped).subspan(i * mapped_d, mapped_d), ids[i]);
   if (!logged) log_->append(true, ids, rows, options_.sync);
-  std::vector<GraphHit> heads;
+  std::vector<HeadHit> heads;
   std::vector<std::byte> element(codec_.bytes());
   for (size_t i = 0; i < n; ++i) {
     const auto row = std::span<const float>(mapped).subspan(i * mapped_d, mapped_d);
     codec_.encode(row, element.data());
-    if (graph_) closure_heads(*graph_, row, options_.closure, heads);
+    if (heads_) closure_heads(*heads_, row, options_.closure, heads);
     const std::lock_guard hold(lock_);
     if (const auto old = slots_->find(ids[i])) slots_->kill(*old);
     const uint32_t number = pending_.add(slots_->add(ids[i]), element.data());
-    for (const GraphHit& head : heads) pending_.assign(head.node, number);
+    for (const HeadHit& head : heads) pending_.assign(head.node, number);
   }
   changed_ = true;
 }
@@ -79,17 +79,17 @@ size_t SpannIndex::erase(std::span<const uint64_t> ids, bool logged) {
 
 void SpannIndex::flush() {
   if (!changed_) return;
-  if (!graph_) {
+  if (!heads_) {
     if (slots_->n_alive() > 0) build_from_pending();
   } else {
     if (static_cast<double>(slots_->n_dead_in_lists()) > kDeadPart * static_cast<double>(slots_->n_alive() + 64)) {
-      const auto n = static_cast<uint32_t>(graph_->size());
+      const auto n = static_cast<uint32_t>(heads_->size());
       for (uint32_t head = 0; head < n; ++head) {
-        if (!graph_->removed(head)) rewrite(head);
+        if (!heads_->removed(head)) rewrite(head);
       }
     }
     for (uint32_t head = 0; pending_.any_list(&head);) rewrite(head);
-    rebuild_graph_if_worn();
+    rebuild_heads_if_worn();
   }
   checkpoint();
 }
@@ -172,7 +172,7 @@ void SpannIndex::rewrite(uint32_t head) {
   }
   if (now.size() > options_.list_limit && split(head, before, now)) return;
   if (now.size() < before.size() && now.size() <= options_.list_limit / 16 &&
-      graph_->size() > graph_->n_removed() + 1) {
+      heads_->size() > heads_->n_removed() + 1) {
     return dissolve(head, before, now);
   }
   if (now.slots == before.slots) {  // nothing new
@@ -215,19 +215,19 @@ bool SpannIndex::split(uint32_t head, const Posting& before, const Posting& now)
     if (half.size() < options_.list_limit * 3 / 4) half.add(now.slots[i], now.elements.data() + i * bytes, bytes);
   }
 
-  std::vector<GraphHit> near;
+  std::vector<HeadHit> near;
   std::vector<float> old_centre(d);
-  graph_->row(head, old_centre);
-  graph_->search(old_centre, kNeighbours + 1, 2 * kNeighbours, near);
-  const auto first = static_cast<uint32_t>(graph_->size());
+  heads_->row(head, old_centre);
+  heads_->search(old_centre, kNeighbours + 1, near);
+  const auto first = static_cast<uint32_t>(heads_->size());
   ListEntry entries[2] = {postings_->write(first, halves[0].view()), {}};
   try {
     entries[1] = postings_->write(first + 1, halves[1].view());
     const std::lock_guard hold(lock_);
     lists_.resize(first + size_t{2});
-    graph_->add(centres);  // as nodes first and first + 1
+    heads_->add(centres);  // as nodes first and first + 1
     uninstall(head, before.slots);
-    graph_->remove(head);
+    heads_->remove(head);
     for (uint32_t side : {0u, 1u}) install(first + side, entries[side], halves[side].slots);
     ++splits_;
   } catch (const Error&) {
@@ -235,7 +235,7 @@ bool SpannIndex::split(uint32_t head, const Posting& before, const Posting& now)
     throw;
   }
   std::vector<uint32_t> neighbours;
-  for (const GraphHit& hit : near) {
+  for (const HeadHit& hit : near) {
     if (hit.node != head) neighbours.push_back(hit.node);
   }
   adopt_neighbours(neighbours, first);
@@ -248,13 +248,13 @@ bool SpannIndex::split(uint32_t head, const Posting& before, const Posting& now)
 void SpannIndex::adopt_neighbours(std::span<const uint32_t> neighbours, uint32_t first_new) {
   const size_t d = space_.dimension(), bytes = codec_.bytes();
   std::vector<float> row(d), centres(3 * d);
-  graph_->row(first_new, std::span(centres).first(d));
-  graph_->row(first_new + 1, std::span(centres).subspan(d, d));
-  std::vector<GraphHit> heads;
+  heads_->row(first_new, std::span(centres).first(d));
+  heads_->row(first_new + 1, std::span(centres).subspan(d, d));
+  std::vector<HeadHit> heads;
   std::unordered_set<uint32_t> looked_at;
   for (uint32_t neighbour : neighbours) {
     const Posting list = postings_->read(lists_[neighbour]);
-    graph_->row(neighbour, std::span(centres).subspan(2 * d, d));
+    heads_->row(neighbour, std::span(centres).subspan(2 * d, d));
     for (size_t i = 0; i < list.size(); ++i) {
       const uint32_t slot = list.slots[i];
       const std::byte* element = list.elements.data() + i * bytes;
@@ -264,8 +264,8 @@ void SpannIndex::adopt_neighbours(std::span<const uint32_t> neighbours, uint32_t
         continue;
       if (!looked_at.insert(slot).second) continue;
       codec_.decode(element, row);
-      closure_heads(*graph_, row, options_.closure, heads);
-      for (const GraphHit& to : heads) {
+      closure_heads(*heads_, row, options_.closure, heads);
+      for (const HeadHit& to : heads) {
         if (to.node != first_new && to.node != first_new + 1) continue;
         const std::lock_guard hold(lock_);
         pending_.assign(to.node, pending_.add(slot, element));
@@ -277,47 +277,46 @@ void SpannIndex::adopt_neighbours(std::span<const uint32_t> neighbours, uint32_t
 void SpannIndex::dissolve(uint32_t head, const Posting& before, const Posting& now) {
   const size_t bytes = codec_.bytes();
   std::vector<float> row(space_.dimension());
-  std::vector<GraphHit> heads;
+  std::vector<HeadHit> heads;
   const std::lock_guard hold(lock_);
-  graph_->remove(head);  // so that no vector comes back to it
+  heads_->remove(head);  // so that no vector comes back to it
   try {
     for (size_t i = 0; i < now.size(); ++i) {
       const std::byte* element = now.elements.data() + i * bytes;
       codec_.decode(element, row);
-      closure_heads(*graph_, row, options_.closure, heads);
+      closure_heads(*heads_, row, options_.closure, heads);
       const uint32_t number = pending_.add(now.slots[i], element);
       // A vector that is elsewhere too needs no more than its nearest list.
       if (slots_->copies(now.slots[i]) > 1) heads.resize(1);
-      for (const GraphHit& to : heads) pending_.assign(to.node, number);
+      for (const HeadHit& to : heads) pending_.assign(to.node, number);
     }
   } catch (const Error&) {  // out of memory: the list stays as it is
-    graph_->restore(head);
+    heads_->restore(head);
     throw;
   }
   uninstall(head, before.slots);
   ++merges_;
 }
 
-void SpannIndex::rebuild_graph_if_worn() {
-  const size_t n = graph_->size(), d = space_.dimension();
-  if (n < 1024 || graph_->n_removed() * 4 < n) return;
-  const size_t live = n - graph_->n_removed();
-  auto graph = std::make_unique<HnswGraph>(*ledger_, graph_->options(), live);
+void SpannIndex::rebuild_heads_if_worn() {
+  const size_t n = heads_->size(), d = space_.dimension();
+  if (n < 1024 || heads_->n_removed() * 4 < n) return;
+  const size_t live = n - heads_->n_removed();
   const Reservation room =
-      ledger_->reserve(Tag::kScratch, live * (d * sizeof(float) + sizeof(ListEntry)), "rebuilding the graph");
+      ledger_->reserve(Tag::kScratch, live * (d * sizeof(float) + sizeof(ListEntry)), "rebuilding the heads");
   std::vector<float> rows(live * d);
-  std::vector<ListEntry> old, fresh(live);
+  std::vector<ListEntry> lists;
   for (uint32_t head = 0; head < n; ++head) {
-    if (graph_->removed(head)) continue;
-    graph_->row(head, std::span(rows).subspan(old.size() * d, d));
-    old.push_back(lists_[head]);
+    if (heads_->removed(head)) continue;
+    heads_->row(head, std::span(rows).subspan(lists.size() * d, d));
+    lists.push_back(lists_[head]);
   }
-  const std::vector<uint32_t> nodes = graph->add(rows);
-  for (size_t i = 0; i < live; ++i) fresh[nodes[i]] = old[i];
+  auto heads = std::make_unique<HeadTable>(*ledger_, d);
+  heads->add(rows);
   const std::lock_guard hold(lock_);
-  graph_ = std::move(graph);
+  heads_ = std::move(heads);
   lists_.resize(live);
-  std::copy(fresh.begin(), fresh.end(), lists_.begin());
+  std::copy(lists.begin(), lists.end(), lists_.begin());
 }
 
 }  // namespace mneme::ann

@@ -3,6 +3,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <mutex>
 #include <tuple>
@@ -93,9 +94,52 @@ class Bf16Products {
   std::map<Key, Bf16Product> products_;
 };
 
+/// Whether oneDNN has bfloat16 products for this processor; where it has not, its plain loops would run.
+bool has_bf16_products() {
+  static const bool has = [] {
+    const auto level = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+    const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+    return (level & needed) == needed;
+  }();
+  return has;
+}
+
+void widen(const uint16_t* x, size_t n, float* y) {
+  for (size_t i = 0; i < n; ++i) y[i] = std::bit_cast<float>(uint32_t{x[i]} << 16);
+}
+
+/// The same product in f32, operands widened piece by piece: A and B share what they sum over when A is transposed,
+/// otherwise B is widened whole.
+void gemm_widened(const GemmShape& s, const uint16_t* a, const uint16_t* b, bool accumulate, float* c) {
+  constexpr size_t kPiece = 512;
+  thread_local std::vector<float> wide_a, wide_b;
+  if (s.transpose_a && !s.transpose_b) {
+    for (size_t first = 0; first < s.k; first += kPiece) {
+      const size_t n = std::min(kPiece, s.k - first);
+      wide_a.resize(n * s.m);
+      wide_b.resize(n * s.n);
+      widen(a + first * s.m, wide_a.size(), wide_a.data());
+      widen(b + first * s.n, wide_b.size(), wide_b.data());
+      gemm({s.m, s.n, n, true, false, s.m, s.n, s.n}, 1, wide_a.data(), wide_b.data(), accumulate || first > 0 ? 1 : 0, c);
+    }
+    return;
+  }
+  wide_b.resize(s.k * s.n);
+  widen(b, wide_b.size(), wide_b.data());
+  const size_t step = s.transpose_a ? s.m : kPiece;  // columns of a transposed A are not apart
+  for (size_t first = 0; first < s.m; first += step) {
+    const size_t n = std::min(step, s.m - first);
+    wide_a.resize(n * s.k);
+    widen(a + first * s.k, wide_a.size(), wide_a.data());
+    gemm({n, s.n, s.k, s.transpose_a, s.transpose_b, s.stride_a, s.stride_b, s.n}, 1, wide_a.data(), wide_b.data(),
+         accumulate ? 1 : 0, c + first * s.n);
+  }
+}
+
 }  // namespace
 
 void gemm_bf16(const GemmShape& s, const uint16_t* a, const uint16_t* b, bool accumulate, float* c) {
+  if (!has_bf16_products()) return gemm_widened(s, a, b, accumulate, c);
   try {
     Bf16Products& products = Bf16Products::instance();
     const Bf16Product& product = products.get(s, accumulate);

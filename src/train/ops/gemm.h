@@ -20,7 +20,8 @@ void gemm(const GemmShape& shape, float alpha, const float* a, const float* b, f
 void gemm(const GemmShape& shape, double alpha, const double* a, const double* b, double beta, double* c);
 
 /// A and B in bfloat16, products and sums in f32; adds to C when `accumulate`. Twice the rate of f32 on processors with
-/// bf16 dot products. Dense rows only: the strides must equal the stored row lengths.
+/// bf16 dot products; without AVX-512 the operands are widened and the products are those of f32, in pieces of a few MiB.
+/// Dense rows only: the strides must equal the stored row lengths.
 void gemm_bf16(const GemmShape& shape, const uint16_t* a, const uint16_t* b, bool accumulate, float* c);
 
 }  // namespace mneme::train
