@@ -97,14 +97,14 @@ void SpannIndex::flush() {
 void SpannIndex::purge() {
   const std::lock_guard alone(writer_);
   flush();
-  for (uint32_t head = 0; graph_ && head < graph_->size(); ++head) {
-    if (!graph_->removed(head)) purge_list(head);
+  for (uint32_t head = 0; heads_ && head < heads_->size(); ++head) {
+    if (!heads_->removed(head)) purge_list(head);
   }
   for (uint32_t head = 0; pending_.any_list(&head);) rewrite(head);
   {
     const std::lock_guard hold(lock_);
-    for (uint32_t head = 0; graph_ && head < graph_->size(); ++head) {
-      if (graph_->removed(head)) graph_->blot_out(head);
+    for (uint32_t head = 0; heads_ && head < heads_->size(); ++head) {
+      if (heads_->removed(head)) heads_->blot_out(head);
     }
   }
   checkpoint();
@@ -130,13 +130,13 @@ void SpannIndex::purge_list(uint32_t head) {
   for (float& x : mean) x /= static_cast<float>(std::max<size_t>(n, 1));
   if (n > 0) {
     const std::lock_guard hold(lock_);
-    graph_->set_row(head, mean);
+    heads_->set_row(head, mean);
   }
   rewrite(head);
   // The only list of an index stays, empty.
-  if (n == 0 && !graph_->removed(head)) {
+  if (n == 0 && !heads_->removed(head)) {
     const std::lock_guard hold(lock_);
-    graph_->set_row(head, mean);
+    heads_->set_row(head, mean);
   }
 }
 
