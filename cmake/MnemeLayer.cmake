@@ -24,6 +24,8 @@ function(mneme_layer name)
     add_executable(${name}_test ${arg_TESTS})
     target_link_libraries(${name}_test PRIVATE mneme_${name} ${arg_TEST_LIBS} GTest::gtest GTest::gmock GTest::gtest_main)
     target_compile_definitions(${name}_test PRIVATE MNEME_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+    # Tests themselves need no speed, and compile in two thirds of the time.
+    target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)
     mneme_discover_tests(${name}_test)
   endif()
 endfunction()

@@ -225,20 +225,17 @@ void multiply_rows(const Job& job, const float* x, float* y) {
 
 template <size_t kBits>
 void multiply_bits(const Job& job) {
-  for (size_t r = 0; r < job.n_rows;) {
-    const float* const x = job.x + r * job.x_stride;
-    float* const y = job.y + r * job.y_stride;
-    if (Isa::kCodedRows >= 4 && job.n_rows - r >= 4) {
-      multiply_rows<kBits, 4>(job, x, y);
-      r += 4;
-    } else if (job.n_rows - r >= 2) {
-      multiply_rows<kBits, 2>(job, x, y);
-      r += 2;
-    } else {
-      multiply_rows<kBits, 1>(job, x, y);
-      r += 1;
+  size_t r = 0;
+  const auto in_steps_of = [&]<size_t kRows>() {
+    if constexpr (kRows <= Isa::kCodedRows) {
+      for (; job.n_rows - r >= kRows; r += kRows) {
+        multiply_rows<kBits, kRows>(job, job.x + r * job.x_stride, job.y + r * job.y_stride);
+      }
     }
-  }
+  };
+  in_steps_of.template operator()<4>();
+  in_steps_of.template operator()<2>();
+  in_steps_of.template operator()<1>();
 }
 
 inline void multiply(const Job& job) {
