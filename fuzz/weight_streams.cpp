@@ -1,5 +1,5 @@
-// Streams of weights: a DF11, DF12 or BITSTACK matrix whose shape and bytes come from the input must be refused or decode
-// without leaving its bytes. The blocks of a BITSTACK matrix follow its directory.
+// Streams of weights: a DF11, DF12 or BITSTACK matrix whose shape and bytes come from the input must be refused or
+// decode without leaving its bytes. The blocks of a BITSTACK matrix follow its directory.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

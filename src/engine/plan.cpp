@@ -47,8 +47,8 @@ std::string stack_text(const BlockStack& stack, size_t n) {
 }
 
 /// `n_blocks`: of the stack, if there is one.
-MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes& fixed, uint64_t context, uint32_t batch,
-                size_t n_blocks) {
+MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes& fixed, uint64_t context,
+                uint32_t batch, size_t n_blocks) {
   MemoryPlan plan;
   plan.limit = request.memory;
   plan.context = context;

@@ -49,7 +49,8 @@ class StackTest : public testing::Test {
   }
   static std::vector<TokenId> prompt(size_t n, int seed = 0) {
     std::vector<TokenId> out;
-    for (size_t i = 0; i < n; ++i) out.push_back(static_cast<TokenId>(300 + (i * 37 + static_cast<size_t>(seed) * 101) % 1500));
+    for (size_t i = 0; i < n; ++i)
+      out.push_back(static_cast<TokenId>(300 + (i * 37 + static_cast<size_t>(seed) * 101) % 1500));
     return out;
   }
   static GenerationRequest request(std::vector<TokenId> prompt, uint32_t n) {
@@ -178,7 +179,8 @@ TEST_F(StackTest, AfterASqueezeTheWeightsAreTheSameToTheBit) {
   EXPECT_NE(logits_behind(*moved, state, 500), logits_behind(*still, state, 500));
   moved->set_memory_limit(roomy);
   // The same keys and values, computed with fewer blocks, behind the same weights.
-  for (TokenId token : {500, 501, 777}) EXPECT_EQ(logits_behind(*moved, state, token), logits_behind(*still, state, token));
+  for (TokenId token : {500, 501, 777})
+    EXPECT_EQ(logits_behind(*moved, state, token), logits_behind(*still, state, token));
 }
 
 TEST_F(StackTest, AnotherThreadMayMoveTheLimitAtAnyTime) {
@@ -189,7 +191,9 @@ TEST_F(StackTest, AnotherThreadMayMoveTheLimitAtAnyTime) {
   size_t n_finished = 0;
   for (int i = 0; i < 4; ++i) {
     GenerationRequest r = request(prompt(50, i), 60);
-    r.on_event = [&](const GenerationEvent& event) { n_finished += event.finished != nullptr && event.finished->reason == FinishReason::kLength; };
+    r.on_event = [&](const GenerationEvent& event) {
+      n_finished += event.finished != nullptr && event.finished->reason == FinishReason::kLength;
+    };
     scheduler.submit(std::move(r));
   }
   std::atomic<bool> done{false};

@@ -8,11 +8,13 @@
 
 namespace mneme {
 
-std::vector<bitstack::StackedGains> measure_stack_gains(Engine& engine, std::span<const TokenId> tokens, const PerplexityOptions& options,
+std::vector<bitstack::StackedGains> measure_stack_gains(Engine& engine, std::span<const TokenId> tokens,
+                                                        const PerplexityOptions& options,
                                                         const std::function<void(size_t, size_t)>& progress) {
   BlockStack* const stack = engine.model().weights.stack.get();
   if (stack == nullptr || stack->status().loaded < stack->n_blocks()) {
-    fail(ErrorCode::kInvalidArgument, "[order] expected a model with all its BITSTACK blocks loaded, {}", engine.file().path());
+    fail(ErrorCode::kInvalidArgument, "[order] expected a model with all its BITSTACK blocks loaded, {}",
+         engine.file().path());
   }
   const std::vector<bitstack::StackedMatrix> matrices = bitstack::stacked_matrices(engine.file());
   std::vector<bitstack::StackedGains> out;
@@ -44,8 +46,9 @@ std::vector<bitstack::StackedGains> measure_stack_gains(Engine& engine, std::spa
   return out;
 }
 
-void sort_stack_by_perplexity(const std::string& path, std::span<const TokenId> tokens, const PerplexityOptions& options,
-                              bitstack::StackOrder order, const std::function<void(size_t, size_t)>& progress) {
+void sort_stack_by_perplexity(const std::string& path, std::span<const TokenId> tokens,
+                              const PerplexityOptions& options, bitstack::StackOrder order,
+                              const std::function<void(size_t, size_t)>& progress) {
   Ledger ledger;
   PlanRequest request;
   request.context = options.window;

@@ -51,14 +51,15 @@ void make_row(const float* x, const std::byte* v, size_t n, int zero, int8_t* le
   std::fill(z + n, z + n_blocks * kBlockColumns, 0.0f);
   product_table().quantize(z, n_blocks, levels, anchors, half_sums);
   for (size_t b = 0; b < n_blocks; ++b) {
-    const auto start = std::bit_cast<uint32_t>(anchors[b]) - static_cast<uint32_t>(zero * (half_sums[2 * b] + half_sums[2 * b + 1]));
+    const auto start =
+        std::bit_cast<uint32_t>(anchors[b]) - static_cast<uint32_t>(zero * (half_sums[2 * b] + half_sums[2 * b + 1]));
     starts[b] = static_cast<int32_t>(start);
   }
 }
 
 /// y[token][row] += u[vector][row] * output[token, vector][row] for the rows of a run.
-void add_outputs(const bitstack::BlockLayout& layout, const std::byte* block, size_t first_row, size_t n_rows, size_t n_tokens,
-                 const float* outputs, float* y, size_t y_stride) {
+void add_outputs(const bitstack::BlockLayout& layout, const std::byte* block, size_t first_row, size_t n_rows,
+                 size_t n_tokens, const float* outputs, float* y, size_t y_stride) {
   alignas(64) float u[kRunRows], part[kRunRows];
   const VectorOps& ops = vector_ops();
   for (size_t j = 0; j < layout.vectors; ++j) {
@@ -76,8 +77,8 @@ bool wants_signs(const Matrix& w, size_t n_tokens) {
   if (w.dtype != DType::kBitStack) return false;
   const size_t k = w.blocks->vectors, n = w.blocks->n_blocks;
   if (n_tokens * k * n > kMostRows) return false;
-  // Steps of 16 weights, about: a block by signs takes k / 4 a token and is unpacked once, by tiles k + 4 and then half a
-  // step a token.
+  // Steps of 16 weights, about: a block by signs takes k / 4 a token and is unpacked once, by tiles k + 4 and then half
+  // a step a token.
   return n_tokens * k * n + 4 * n <= 4 * n * (k + 4) + 2 * n_tokens;
 }
 
@@ -92,7 +93,8 @@ void multiply_by_signs(const MatmulTask& task, MatmulInput& x) {
   const size_t k = list.vectors, n_blocks = list.n_blocks, n_tokens = x.n_tokens(), n_rows = n_tokens * k;
   const size_t padded = layout.padded_columns(), n_stripes = layout.padded_rows() / kStripeRows;
   const size_t n_runs = div_up(n_stripes, kRunStripes);
-  const bool serial = n_threads() == 1 || w.rows * w.columns * n_rows * std::max<size_t>(1, n_blocks) < kSerialAdditions;
+  const bool serial =
+      n_threads() == 1 || w.rows * w.columns * n_rows * std::max<size_t>(1, n_blocks) < kSerialAdditions;
   const Scratch at(padded, n_rows, std::max<size_t>(1, n_blocks), static_cast<size_t>(n_threads()));
   x.grow(x.signs_, at.bytes);
   std::byte* const memory = x.signs_.data();
@@ -105,7 +107,8 @@ void multiply_by_signs(const MatmulTask& task, MatmulInput& x) {
 
   const auto prepare = [&](size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {  // [block][tile][row]
-      const size_t row = i % n_rows, tile = i / n_rows % at.tiles, block = i / n_rows / at.tiles, first = tile * kTileColumns;
+      const size_t row = i % n_rows, tile = i / n_rows % at.tiles, block = i / n_rows / at.tiles,
+                   first = tile * kTileColumns;
       const std::byte* v = list.block(block) + layout.v_offset() + 2 * (row % k * padded + first);
       make_row(x.x() + row / k * w.columns + first, v, std::min(kTileColumns, w.columns - first), entry.zero,
                levels + i * kTileColumns, anchors + i * kTileBlocks, starts + i * kTileBlocks);
@@ -118,7 +121,8 @@ void multiply_by_signs(const MatmulTask& task, MatmulInput& x) {
     float* const y = task.y + first_row;
     float* const out = outputs + worker * n_rows * kRunRows;
     for (size_t t = 0; t < n_tokens; ++t) {
-      for (size_t r = 0; r < rows; ++r) y[t * task.y_stride + r] = task.bias != nullptr ? task.bias[first_row + r] : 0.0f;
+      for (size_t r = 0; r < rows; ++r)
+        y[t * task.y_stride + r] = task.bias != nullptr ? task.bias[first_row + r] : 0.0f;
     }
     for (size_t i = 0; i < n_blocks; ++i) {
       const size_t first = i * at.tiles * n_rows;

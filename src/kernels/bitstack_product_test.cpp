@@ -38,9 +38,7 @@ struct TestStack {
       fill(layout.v_offset(), k * layout.padded_columns());
     }
   }
-  Matrix matrix() const {
-    return {DType::kBitStack, Layout::kPlain, layout.rows, layout.columns, nullptr, 0, &list};
-  }
+  Matrix matrix() const { return {DType::kBitStack, Layout::kPlain, layout.rows, layout.columns, nullptr, 0, &list}; }
   std::vector<float> decoded(size_t block) const {
     std::vector<float> out(layout.rows * layout.columns);
     bitstack::decode_block(layout, list.block(block), 0, layout.rows, out.data());
@@ -70,8 +68,8 @@ std::vector<float> run(const Matrix& w, const std::vector<float>& x, const float
 }
 
 /// What products by signs should give: every row z = v * x in 8 bits, the rest in double.
-double by_signs(const TestStack& stack, const std::vector<std::vector<float>>& blocks, const std::vector<float>& x, size_t token,
-                size_t row, double* size) {
+double by_signs(const TestStack& stack, const std::vector<std::vector<float>>& blocks, const std::vector<float>& x,
+                size_t token, size_t row, double* size) {
   const bitstack::BlockLayout& layout = stack.layout;
   double sum = 0;
   *size = 0;
@@ -93,8 +91,8 @@ double by_signs(const TestStack& stack, const std::vector<std::vector<float>>& b
   return sum;
 }
 
-const std::tuple<size_t, size_t, uint32_t, uint32_t> kShapes[] = {{16, 32, 1, 1},   {33, 96, 1, 4},  {100, 520, 2, 3},
-                                                                 {64, 256, 16, 2}, {130, 288, 4, 8}, {5, 40, 3, 1}};
+const std::tuple<size_t, size_t, uint32_t, uint32_t> kShapes[] = {{16, 32, 1, 1},   {33, 96, 1, 4},   {100, 520, 2, 3},
+                                                                  {64, 256, 16, 2}, {130, 288, 4, 8}, {5, 40, 3, 1}};
 
 TEST(BitStackProduct, SignsAreTheIntegerProductOfTheRoundedRows) {
   on_every_target([] {
@@ -106,11 +104,14 @@ TEST(BitStackProduct, SignsAreTheIntegerProductOfTheRoundedRows) {
       ASSERT_TRUE(wants_signs(stack.matrix(), n_tokens));
       const std::vector<float> x = test_activations(n_tokens, columns, 9);
       const std::vector<float> bias(rows, 1.5f), y = run(stack.matrix(), x, bias.data());
-      EXPECT_TRUE(close_to(y, [&](size_t i) {
-        double size = 0;
-        const double value = by_signs(stack, blocks, x, i / stack.layout.rows, i % stack.layout.rows, &size) + 1.5;
-        return Expected{value, 1e-5 * (size + 1.5)};
-      })) << rows << " x " << columns << ", k " << k << ", n " << n;
+      EXPECT_TRUE(close_to(y,
+                           [&](size_t i) {
+                             double size = 0;
+                             const double value =
+                                 by_signs(stack, blocks, x, i / stack.layout.rows, i % stack.layout.rows, &size) + 1.5;
+                             return Expected{value, 1e-5 * (size + 1.5)};
+                           }))
+          << rows << " x " << columns << ", k " << k << ", n " << n;
     }
   });
 }
@@ -129,15 +130,18 @@ TEST(BitStackProduct, TilesAreTheBf16ProductOfTheSum) {
       const std::vector<float> x = test_activations(kTokens, columns, 10);
       const std::vector<double> seen = seen_activations(x, TestForm::kBf16);
       const size_t width = columns;
-      EXPECT_TRUE(close_to(run(stack.matrix(), x), [&](size_t i) {
-        double value = 0, size = 0;
-        for (size_t c = 0; c < width; ++c) {
-          const double product = w[i % stack.layout.rows * width + c] * seen[i / stack.layout.rows * width + c];
-          value += product;
-          size += std::abs(product);
-        }
-        return Expected{value, 0x1p-8 * size + 1e-6};  // the sum of blocks is rounded to bfloat16
-      })) << rows << " x " << columns << ", k " << k << ", n " << n;
+      EXPECT_TRUE(close_to(run(stack.matrix(), x),
+                           [&](size_t i) {
+                             double value = 0, size = 0;
+                             for (size_t c = 0; c < width; ++c) {
+                               const double product =
+                                   w[i % stack.layout.rows * width + c] * seen[i / stack.layout.rows * width + c];
+                               value += product;
+                               size += std::abs(product);
+                             }
+                             return Expected{value, 0x1p-8 * size + 1e-6};  // the sum of blocks is rounded to bfloat16
+                           }))
+          << rows << " x " << columns << ", k " << k << ", n " << n;
     }
   });
 }
@@ -148,7 +152,8 @@ TEST(BitStackProduct, BothWaysAgreeWithinAHundredth) {
   const std::vector<float> tiles = run(stack.matrix(), x);
   double difference = 0, norm = 0;
   for (size_t t = 0; t < 300; t += 37) {
-    const std::vector<float> signs = run(stack.matrix(), {x.begin() + static_cast<long>(t * 512), x.begin() + static_cast<long>((t + 1) * 512)});
+    const std::vector<float> signs =
+        run(stack.matrix(), {x.begin() + static_cast<long>(t * 512), x.begin() + static_cast<long>((t + 1) * 512)});
     for (size_t r = 0; r < 256; ++r) {
       difference += std::pow(static_cast<double>(signs[r] - tiles[t * 256 + r]), 2);
       norm += std::pow(static_cast<double>(tiles[t * 256 + r]), 2);
@@ -163,7 +168,8 @@ TEST(BitStackProduct, TokensOfASmallBatchDoNotDependOnOneAnother) {
     const std::vector<float> x = test_activations(3, 320, 12), together = run(stack.matrix(), x);
     ASSERT_TRUE(wants_signs(stack.matrix(), 3));
     for (size_t t = 0; t < 3; ++t) {
-      const std::vector<float> alone = run(stack.matrix(), {x.begin() + static_cast<long>(t * 320), x.begin() + static_cast<long>((t + 1) * 320)});
+      const std::vector<float> alone =
+          run(stack.matrix(), {x.begin() + static_cast<long>(t * 320), x.begin() + static_cast<long>((t + 1) * 320)});
       EXPECT_EQ(std::memcmp(alone.data(), together.data() + t * 80, 80 * sizeof(float)), 0) << t;
     }
   });

@@ -15,9 +15,15 @@ namespace {
 constexpr size_t kOversampling = 8;
 constexpr uint64_t kSeed = 0x73756273;  // any fixed number: the draw makes the difference
 
-float dot(const float* a, const float* b, size_t n) { return vector_ops().dot(a, b, n); }
-void scale(const float* x, float factor, size_t n, float* y) { vector_ops().scale(x, factor, n, y); }
-void add_scaled(const float* x, float factor, size_t n, float* y) { vector_ops().add_scaled(x, factor, n, y); }
+float dot(const float* a, const float* b, size_t n) {
+  return vector_ops().dot(a, b, n);
+}
+void scale(const float* x, float factor, size_t n, float* y) {
+  vector_ops().scale(x, factor, n, y);
+}
+void add_scaled(const float* x, float factor, size_t n, float* y) {
+  vector_ops().add_scaled(x, factor, n, y);
+}
 
 void fill_random(float* x, size_t n, uint64_t draw, uint64_t row) {
   PhiloxStream random(kSeed + draw, row);
@@ -56,7 +62,7 @@ void SubspaceFinder::find(const LinearMap& a, bool right, size_t rank, uint64_t 
   double* values = vectors + wide_ * wide_;
   auto* y = reinterpret_cast<float*>(values + wide_);  // vectors of the wanted side
   float* z = y + wide_ * longest_;                     // and of the other
-    const auto to_wanted = [&] { a.multiply(z, n, right, y); };
+  const auto to_wanted = [&] { a.multiply(z, n, right, y); };
   const auto to_other = [&] { a.multiply(y, n, !right, z); };
   for (size_t i = 0; i < n; ++i) fill_random(z + i * other, other, draw, i);
   to_wanted();

@@ -18,14 +18,17 @@ struct LinearMap {
   FunctionRef<void(const float* x, size_t n, bool transposed, float* y)> multiply;
 };
 
-/// Finds orthonormal bases. Costs about 4 (p + 1) m n (r + 8) operations for an m x n matrix, rank r and p power iterations.
+/// Finds orthonormal bases. Costs about 4 (p + 1) m n (r + 8) operations for an m x n matrix, rank r and p power
+/// iterations.
 class SubspaceFinder {
  public:
-  /// Working memory for matrices of up to `most_rows` x `most_columns` and this rank, under Tag::kScratch; `what` names it.
-  SubspaceFinder(Ledger& ledger, size_t most_rows, size_t most_columns, size_t rank, std::string what, int power_iterations = 2);
+  /// Working memory for matrices of up to `most_rows` x `most_columns` and this rank, under Tag::kScratch; `what` names
+  /// it.
+  SubspaceFinder(Ledger& ledger, size_t most_rows, size_t most_columns, size_t rank, std::string what,
+                 int power_iterations = 2);
 
-  /// basis [rank, rows]: row i is about the i-th left singular vector of A. Always orthonormal: directions that A does not
-  /// have are filled with random ones. `draw` selects the random start. rank <= min(rows, columns).
+  /// basis [rank, rows]: row i is about the i-th left singular vector of A. Always orthonormal: directions that A does
+  /// not have are filled with random ones. `draw` selects the random start. rank <= min(rows, columns).
   void left(const LinearMap& a, size_t rank, uint64_t draw, float* basis);
   /// The same for right singular vectors: basis [rank, columns].
   void right(const LinearMap& a, size_t rank, uint64_t draw, float* basis);

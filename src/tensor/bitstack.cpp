@@ -51,12 +51,14 @@ class Format : public WeightFormat {
   std::string misfit(const Shape& shape) const override { return shape.rank() == 2 ? "" : "a matrix"; }
 
   std::unique_ptr<MatrixEncoder> encoder(const TensorView&) const override {
-    fail(ErrorCode::kUnsupported, "[encode] a BITSTACK matrix is made together with the others of its model: mneme quantize");
+    fail(ErrorCode::kUnsupported,
+         "[encode] a BITSTACK matrix is made together with the others of its model: mneme quantize");
   }
 
   void validate(const TensorView& stored, const std::string& name) const override {
     const auto damaged = [&](std::string_view what) {
-      fail(ErrorCode::kCorruptData, "[read weights] tensor '{}': expected a valid BITSTACK directory, found {}", name, what);
+      fail(ErrorCode::kCorruptData, "[read weights] tensor '{}': expected a valid BITSTACK directory, found {}", name,
+           what);
     };
     const uint64_t total = stored.stream_bytes;
     if (total < kFirstEntry || (total - kFirstEntry) % kEntryBytes != 0) damaged("a size of no whole entries");

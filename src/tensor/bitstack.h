@@ -8,10 +8,11 @@
 
 #include "tensor/weight_format.h"
 
-/// BitStack (arXiv 2410.23918): a matrix W [rows, columns] as a stack of blocks of about one bit a weight, each of which
-/// stores the signs of what the blocks before it left over, and a product of low rank for the magnitudes:
+/// BitStack (arXiv 2410.23918): a matrix W [rows, columns] as a stack of blocks of about one bit a weight, each of
+/// which stores the signs of what the blocks before it left over, and a product of low rank for the magnitudes:
 ///
-///     W = sum over blocks i of  S_i * (U_i V_i)      (* element by element),  S_i in {-1, +1}, U_i [rows, k], V_i [k, columns]
+///     W = sum over blocks i of  S_i * (U_i V_i)      (* element by element),  S_i in {-1, +1}, U_i [rows, k], V_i [k,
+///     columns]
 ///
 /// Any number of blocks from the first on is a matrix, so its size can change while it is used. The blocks of all
 /// matrices of a model lie in one order, and a prefix of them is a model (weights/stack_file.h, weights/block_stack.h).
@@ -46,20 +47,23 @@ struct BlockLayout {
   uint64_t bytes() const { return v_offset() + 2 * vectors * padded_columns(); }
   /// Bytes from the start to the words of 32 columns from `column` on of a stripe: word r belongs to its row r.
   uint64_t words(uint64_t stripe, uint64_t column) const {
-    const uint64_t pair = stripe / 2 * 2, width = pair + 1 < padded_rows() / kStripe ? 2 : 1, groups = padded_columns() / kColumnGroup;
+    const uint64_t pair = stripe / 2 * 2, width = pair + 1 < padded_rows() / kStripe ? 2 : 1,
+                   groups = padded_columns() / kColumnGroup;
     return 4 * kStripe * (pair * groups + width * (column / kColumnGroup) + stripe - pair);
   }
 };
 
 /// Bit of column `c` in the word of its 32 columns.
-constexpr uint32_t sign_bit(uint64_t c) { return static_cast<uint32_t>(8 * (c % 4) + c % kColumnGroup / 4); }
+constexpr uint32_t sign_bit(uint64_t c) {
+  return static_cast<uint32_t>(8 * (c % 4) + c % kColumnGroup / 4);
+}
 
 /// The blocks of one matrix that may be read now. Whoever owns it may change `n_blocks` while no product runs.
 struct BlockList {
   uint32_t vectors = 0;
-  uint32_t n_blocks = 0;            ///< At most offsets.size().
+  uint32_t n_blocks = 0;  ///< At most offsets.size().
   const std::byte* base = nullptr;
-  std::vector<uint64_t> offsets;    ///< Of each block of the matrix from `base`.
+  std::vector<uint64_t> offsets;  ///< Of each block of the matrix from `base`.
 
   const std::byte* block(size_t i) const { return base + offsets[i]; }
 };

@@ -17,7 +17,8 @@ using ::testing::HasSubstr;
 
 /// A block with given signs and factors that halves hold exactly.
 struct TestBlock {
-  TestBlock(uint64_t rows, uint64_t columns, uint64_t k, uint64_t seed) : layout{rows, columns, k}, bytes(layout.bytes()) {
+  TestBlock(uint64_t rows, uint64_t columns, uint64_t k, uint64_t seed)
+      : layout{rows, columns, k}, bytes(layout.bytes()) {
     PhiloxStream random(seed);
     signs.resize(rows * columns);
     for (float& s : signs) s = random.next_below(2) == 0 ? -1.0f : 1.0f;
@@ -45,13 +46,15 @@ struct TestBlock {
 };
 
 TEST(BitStack, BlocksComeBackForAllShapes) {
-  for (const auto& [rows, columns, k] : {std::tuple{1, 1, 1}, {16, 32, 2}, {17, 33, 1}, {48, 64, 16}, {50, 7, 3}, {32, 96, 4}}) {
+  for (const auto& [rows, columns, k] :
+       {std::tuple{1, 1, 1}, {16, 32, 2}, {17, 33, 1}, {48, 64, 16}, {50, 7, 3}, {32, 96, 4}}) {
     const TestBlock block(static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), static_cast<uint64_t>(k), 7);
     std::vector<float> out(static_cast<size_t>(rows * columns));
     decode_block(block.layout, block.bytes.data(), 0, block.layout.rows, out.data());
     for (uint64_t r = 0; r < block.layout.rows; ++r) {
       for (uint64_t c = 0; c < block.layout.columns; ++c) {
-        ASSERT_EQ(out[r * block.layout.columns + c], block.at(r, c)) << rows << " x " << columns << ": " << r << ", " << c;
+        ASSERT_EQ(out[r * block.layout.columns + c], block.at(r, c))
+            << rows << " x " << columns << ": " << r << ", " << c;
       }
     }
   }
@@ -108,7 +111,9 @@ TEST(BitStack, DamagedDirectoriesAreRefused) {
   EXPECT_THAT(error_of([&] { check(odd); }), HasSubstr("no whole entries"));
   EXPECT_THAT(error_of([&] { check(write_directory(2, good), uint64_t{1} << 31); }), HasSubstr("2^30"));
   std::vector<float> row(64);
-  EXPECT_THAT(error_of([&] { weight_format(DType::kBitStack).decode_tile(view, {0, 1, 0, 64}, row.data(), 64); }),
+  EXPECT_THAT(error_of([&] {
+                weight_format(DType::kBitStack).decode_tile(view, {0, 1, 0, 64}, row.data(), 64);
+              }),
               HasSubstr("not at hand"));
 }
 

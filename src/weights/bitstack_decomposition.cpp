@@ -18,7 +18,8 @@ namespace {
 constexpr int kPowerIterations = 5;
 
 /// y [n, rows] = x A^T, or y [n, columns] = x A.
-void multiply(std::span<const float> a, size_t rows, size_t columns, const float* x, size_t n, bool transposed, float* y) {
+void multiply(std::span<const float> a, size_t rows, size_t columns, const float* x, size_t n, bool transposed,
+              float* y) {
   const kernels::VectorOps& ops = kernels::vector_ops();
   if (!transposed) {
     parallel_for(rows, 8, [&](size_t begin, size_t end) {
@@ -34,7 +35,8 @@ void multiply(std::span<const float> a, size_t rows, size_t columns, const float
       const size_t width = std::min(kRun, columns - first);
       for (size_t t = 0; t < n; ++t) std::fill_n(y + t * columns + first, width, 0.0f);
       for (size_t r = 0; r < rows; ++r) {
-        for (size_t t = 0; t < n; ++t) ops.add_scaled(a.data() + r * columns + first, x[t * rows + r], width, y + t * columns + first);
+        for (size_t t = 0; t < n; ++t)
+          ops.add_scaled(a.data() + r * columns + first, x[t * rows + r], width, y + t * columns + first);
       }
     }
   });
@@ -61,12 +63,14 @@ void store_halves(const std::vector<float>& values, uint64_t n, uint64_t padded,
 std::vector<float> channel_scales(std::span<const float> mean_squares) {
   std::vector<float> out(mean_squares.size());
   double log_sum = 0;
-  for (size_t j = 0; j < out.size(); ++j) log_sum += 0.5 * std::log(std::max(1e-30, static_cast<double>(mean_squares[j])));
+  for (size_t j = 0; j < out.size(); ++j)
+    log_sum += 0.5 * std::log(std::max(1e-30, static_cast<double>(mean_squares[j])));
   const double middle = std::exp(log_sum / static_cast<double>(std::max<size_t>(1, out.size())));
   // Half precision has to hold V / s.
   constexpr double kRange = 1000;
   for (size_t j = 0; j < out.size(); ++j) {
-    out[j] = static_cast<float>(std::clamp(std::sqrt(static_cast<double>(mean_squares[j])) / middle, 1 / kRange, kRange));
+    out[j] =
+        static_cast<float>(std::clamp(std::sqrt(static_cast<double>(mean_squares[j])) / middle, 1 / kRange, kRange));
   }
   return out;
 }
@@ -128,7 +132,8 @@ Decomposition decompose(std::span<float> w, const BlockLayout& layout, std::span
     }
     for_rows([&](size_t r, float* row) {
       std::vector<float> sum(columns, 0.0f);
-      for (size_t j = 0; j < k; ++j) kernels::vector_ops().add_scaled(scaled_v.data() + j * columns, u[j * rows + r], columns, sum.data());
+      for (size_t j = 0; j < k; ++j)
+        kernels::vector_ops().add_scaled(scaled_v.data() + j * columns, u[j * rows + r], columns, sum.data());
       for (size_t c = 0; c < columns; ++c) row[c] -= row[c] >= 0 ? sum[c] : -sum[c];
     });
     const double error = sum_of_squares(w);

@@ -59,8 +59,8 @@ double svd_error(const std::vector<float>& w, size_t rows, size_t columns, size_
   return 1 - kept / all;
 }
 
-// The table of the literature sheet, measured there on independent normal values, 512 x 512; and a plain decomposition by
-// singular values in as many bytes is worse by more than a factor of two at every level.
+// The table of the literature sheet, measured there on independent normal values, 512 x 512; and a plain decomposition
+// by singular values in as many bytes is worse by more than a factor of two at every level.
 TEST(BitStackDecomposition, ErrorsOfNormalMatrices) {
   const struct {
     uint32_t k;

@@ -22,7 +22,8 @@ struct BlockStack::File {
   uint64_t offset;  ///< Of the tensor of all blocks.
   int descriptor = -1;
 
-  File(std::string p, uint64_t first) : path(std::move(p)), offset(first), descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  File(std::string p, uint64_t first)
+      : path(std::move(p)), offset(first), descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     if (descriptor < 0) fail_errno("open", path);
   }
   File(const File&) = delete;
@@ -43,8 +44,8 @@ struct BlockStack::File {
   }
 };
 
-/// The right to change the blocks, if no pass runs and nobody else has it. No lock is held meanwhile, so that the owner may
-/// ask the ledger, which may ask this stack in turn.
+/// The right to change the blocks, if no pass runs and nobody else has it. No lock is held meanwhile, so that the owner
+/// may ask the ledger, which may ask this stack in turn.
 class BlockStack::Change {
  public:
   explicit Change(BlockStack& stack) : stack_(stack) {
@@ -127,7 +128,8 @@ const BlockList* BlockStack::find(std::string_view name) const {
 }
 
 void BlockStack::load(Ledger& ledger, size_t n) {
-  memory_ = GrowingBuffer(ledger, Tag::kWeights, std::max<uint64_t>(1, bytes(blocks_.size())), "blocks of BitStack matrices");
+  memory_ =
+      GrowingBuffer(ledger, Tag::kWeights, std::max<uint64_t>(1, bytes(blocks_.size())), "blocks of BitStack matrices");
   for (BlockList& list : lists_) list.base = memory_.data();
   ledger_ = &ledger;
   status_.target = n;
@@ -148,8 +150,9 @@ void BlockStack::grow_to(size_t n) {
     const PlacedBlock& block = blocks_[loaded];
     const std::span<std::byte> to(memory_.data() + block.place, block.bytes);
     if (!file_->read(block.place, to) || bitstack::block_checksum(to) != block.checksum) {
-      const std::string what = fmt::format("[read weights] block {} of tensor '{}': expected its checksum, found another, in {}",
-                                           block.id.level, names_[block.id.matrix], file_->path);
+      const std::string what =
+          fmt::format("[read weights] block {} of tensor '{}': expected its checksum, found another, in {}",
+                      block.id.level, names_[block.id.matrix], file_->path);
       if (loaded < least_) throw Error(ErrorCode::kCorruptData, what);
       log().warn("{}; the model ends at {} of {} blocks", what, loaded, blocks_.size());
       memory_.shrink_to(bytes(loaded));
@@ -189,8 +192,8 @@ void BlockStack::set_levels(std::span<const uint32_t> levels) {
   }
 }
 
-/// Needs the right to change: gives back what the ledger lacks, or goes on to the target if that fits, `may_reclaim`: also
-/// at the cost of what the ledger can reclaim from others.
+/// Needs the right to change: gives back what the ledger lacks, or goes on to the target if that fits, `may_reclaim`:
+/// also at the cost of what the ledger can reclaim from others.
 void BlockStack::settle(bool may_reclaim) {
   const uint64_t used = ledger_->used(Tier::kRam), limit = ledger_->limit(Tier::kRam);
   const size_t loaded = status_.loaded;
@@ -255,8 +258,8 @@ uint64_t BlockStack::reclaimable(Tier tier) const {
   return n_passes_ > 0 || changing_ ? 0 : bytes(status_.loaded) - bytes(std::min(least_, status_.loaded));
 }
 
-/// Reading a byte back takes about a nanosecond, but without it every answer is worse: anything that time can bring back
-/// goes first.
+/// Reading a byte back takes about a nanosecond, but without it every answer is worse: anything that time can bring
+/// back goes first.
 double BlockStack::cost_per_byte() const {
   return 1e6;
 }

@@ -15,11 +15,11 @@ namespace mneme {
 
 /// The BitStack blocks of a running model: as long a prefix of their order as the memory allows (arXiv 2410.23918).
 ///
-/// The blocks lie in one run of memory in the order of the file. Growing reads the next ones from the file, each once and
-/// checked against its checksum; shrinking gives pages back to the system. Both happen between forward passes only. Under
-/// pressure the ledger takes blocks from the end (a Reclaimer, dearer than everything that can be computed again); when
-/// that is while a pass runs, the next pass begins by giving back what is missing. The stack grows back to its target as
-/// soon as all of it fits again.
+/// The blocks lie in one run of memory in the order of the file. Growing reads the next ones from the file, each once
+/// and checked against its checksum; shrinking gives pages back to the system. Both happen between forward passes only.
+/// Under pressure the ledger takes blocks from the end (a Reclaimer, dearer than everything that can be computed
+/// again); when that is while a pass runs, the next pass begins by giving back what is missing. The stack grows back to
+/// its target as soon as all of it fits again.
 ///
 /// Keys and values that were computed with other blocks stay in use: they are those of slightly other weights.
 ///
@@ -55,10 +55,10 @@ class BlockStack : public Reclaimer {
 
   struct Status {
     size_t loaded = 0, target = 0;
-    size_t usable = 0;         ///< Blocks up to the first damaged one.
+    size_t usable = 0;  ///< Blocks up to the first damaged one.
     uint64_t bytes = 0;
     uint64_t n_grown = 0, n_shrunk = 0;  ///< Changes of size after load().
-    uint64_t bytes_read = 0;   ///< From the file so far.
+    uint64_t bytes_read = 0;             ///< From the file so far.
   };
   Status status() const;
 
@@ -91,15 +91,15 @@ class BlockStack : public Reclaimer {
   void count_levels();
 
   std::vector<bitstack::PlacedBlock> blocks_;
-  std::vector<std::string> names_;                 ///< Of the matrices.
-  std::deque<bitstack::BlockList> lists_;          ///< One a matrix.
+  std::vector<std::string> names_;         ///< Of the matrices.
+  std::deque<bitstack::BlockList> lists_;  ///< One a matrix.
   size_t least_ = 0;
   uint64_t n_weights_ = 0;
   std::unique_ptr<File> file_;
   Ledger* ledger_ = nullptr;
   GrowingBuffer memory_;
 
-  mutable std::mutex mutex_;        ///< Guards what follows; never held while the ledger is asked.
+  mutable std::mutex mutex_;  ///< Guards what follows; never held while the ledger is asked.
   std::condition_variable settled_;
   int n_passes_ = 0;
   bool changing_ = false;

@@ -187,7 +187,8 @@ TEST_F(BlockStackTest, PagesReallyGoBack) {
   const uint64_t full = resident_bytes(), difference = stack->bytes(12) - stack->bytes(3);
   stack->set_target(3);
   const uint64_t small = resident_bytes();
-  EXPECT_NEAR(static_cast<double>(full - small), static_cast<double>(difference), 0.05 * static_cast<double>(difference));
+  EXPECT_NEAR(static_cast<double>(full - small), static_cast<double>(difference),
+              0.05 * static_cast<double>(difference));
   stack->set_target(12);
   EXPECT_NEAR(static_cast<double>(resident_bytes()), static_cast<double>(full), 0.05 * static_cast<double>(difference));
 }
@@ -199,7 +200,8 @@ TEST_F(BlockStackTest, APrefixOfTheFileIsAModel) {
   const ModelFile seven = open_gguf(cut(start + blocks[7].place + 5));
   EXPECT_EQ(bitstack::placed_blocks(seven).size(), 7u);
   EXPECT_EQ(BlockStack::of(seven)->n_blocks(), 7u);
-  EXPECT_THAT(error_of([&] { open_gguf(cut(start + blocks[2].place + 5)); }), HasSubstr("at least one block of each matrix"));
+  EXPECT_THAT(error_of([&] { open_gguf(cut(start + blocks[2].place + 5)); }),
+              HasSubstr("at least one block of each matrix"));
   EXPECT_THAT(error_of([&] { open_gguf(cut(start - 40)); }), HasSubstr("truncated"));
   // quantize --size writes such a file itself.
   QuantizeOptions options;
@@ -244,7 +246,8 @@ TEST_F(BlockStackTest, ItConvertsToOtherTypesAsAWhole) {
   ModelFileSource source(open());
   QuantizeOptions options;
   options.recipe = find_quant_recipe("F32");
-  EXPECT_THAT(error_of([&] { quantize_model(source, folder_.file("f32.gguf"), options, ledger); }), HasSubstr("without loss"));
+  EXPECT_THAT(error_of([&] { quantize_model(source, folder_.file("f32.gguf"), options, ledger); }),
+              HasSubstr("without loss"));
   options.lossy = true;
   quantize_model(source, folder_.file("f32.gguf"), options, ledger);
   const ModelFile file = open_gguf(folder_.file("f32.gguf"));

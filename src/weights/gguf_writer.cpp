@@ -51,7 +51,8 @@ uint64_t value_bytes(const MetadataValue& value) {
 uint64_t gguf_bytes(const Metadata& metadata, std::span<const TensorInfo> tensors) {
   const uint64_t alignment = alignment_of(metadata);
   uint64_t bytes = 4 + sizeof kVersion + 2 * sizeof(uint64_t), content = 0;
-  for (const auto& [key, entry] : metadata.entries()) bytes += sizeof(uint64_t) + key.size() + sizeof(uint32_t) + value_bytes(entry);
+  for (const auto& [key, entry] : metadata.entries())
+    bytes += sizeof(uint64_t) + key.size() + sizeof(uint32_t) + value_bytes(entry);
   for (const TensorInfo& tensor : tensors) {
     bytes += 2 * sizeof(uint64_t) + tensor.name.size() + 2 * sizeof(uint32_t) + sizeof(uint64_t) * tensor.shape.rank();
     content += round_up(tensor.bytes(), alignment);

@@ -35,7 +35,8 @@ class ModelFile {
     std::vector<NamedTensor> tensors;
     std::vector<MappedFile> files;
     std::vector<Buffer> buffers;
-    std::deque<bitstack::BlockList> block_lists;  ///< What TensorView::blocks point at; a deque, whose elements stay in place.
+    std::deque<bitstack::BlockList>
+        block_lists;  ///< What TensorView::blocks point at; a deque, whose elements stay in place.
   };
 
   /// Takes what a reader found; names must be unique.

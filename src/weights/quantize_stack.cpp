@@ -42,8 +42,8 @@ struct Stacked {
 };
 
 /// Decomposes one matrix and appends its blocks to `out`.
-Stacked decompose_tensor(const TensorInfo& tensor, const TensorView& view, const QuantizeOptions& options, Ledger& ledger,
-                         AtomicFile& out, TensorReport& report) {
+Stacked decompose_tensor(const TensorInfo& tensor, const TensorView& view, const QuantizeOptions& options,
+                         Ledger& ledger, AtomicFile& out, TensorReport& report) {
   const uint64_t rows = view.rows(), columns = view.columns();
   const uint32_t k = options.stack.vectors > 0 ? options.stack.vectors : bitstack::vectors_for(rows, columns);
   Buffer memory(ledger, Tag::kScratch, rows * columns * sizeof(float), "a matrix to be decomposed");
@@ -60,7 +60,8 @@ Stacked decompose_tensor(const TensorInfo& tensor, const TensorView& view, const
   }
   Decomposition made;
   try {
-    made = bitstack::decompose(values.subspan(0, rows * columns), {rows, columns, k}, scales, options.stack.blocks, ledger);
+    made = bitstack::decompose(values.subspan(0, rows * columns), {rows, columns, k}, scales, options.stack.blocks,
+                               ledger);
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}, in tensor '{}'", error.what(), tensor.name), error.hint());
   }
@@ -80,23 +81,26 @@ Stacked decompose_tensor(const TensorInfo& tensor, const TensorView& view, const
 }
 
 /// Leaves out the end of the order so that the file has at most `size` bytes.
-void cut_to_size(std::vector<BlockId>& order, uint64_t size, const Metadata& metadata, std::span<const NamedTensor> others,
-                 std::span<const StackedMatrix> matrices) {
+void cut_to_size(std::vector<BlockId>& order, uint64_t size, const Metadata& metadata,
+                 std::span<const NamedTensor> others, std::span<const StackedMatrix> matrices) {
   size_t least = 0;
   for (size_t i = 0; i < order.size(); ++i) {
     if (order[i].level == 0) least = i + 1;
   }
-  const auto bytes = [&](size_t n) { return bitstack::stack_file_bytes(metadata, others, matrices, std::span(order).first(n)); };
+  const auto bytes = [&](size_t n) {
+    return bitstack::stack_file_bytes(metadata, others, matrices, std::span(order).first(n));
+  };
   if (bytes(least) > size) {
-    fail(ErrorCode::kOutOfBudget, "[quantize] expected a size of at least {} bytes for this model, found {}", bytes(least), size);
+    fail(ErrorCode::kOutOfBudget, "[quantize] expected a size of at least {} bytes for this model, found {}",
+         bytes(least), size);
   }
   while (bytes(order.size()) > size) order.pop_back();
 }
 
 }  // namespace
 
-TranscodeReport quantize_stack(TensorSource& source, const std::string& path, const QuantizeOptions& options, Ledger& ledger,
-                               const TranscodeProgress& progress) {
+TranscodeReport quantize_stack(TensorSource& source, const std::string& path, const QuantizeOptions& options,
+                               Ledger& ledger, const TranscodeProgress& progress) {
   if (options.awq || options.gptq || options.clipping != Clipping::kNone || options.activation_bits < 8) {
     fail(ErrorCode::kInvalidArgument,
          "[quantize] BITSTACK has its own scales: expected no --awq, --method gptq, --clip or --activation-bits");
@@ -127,12 +131,14 @@ TranscodeReport quantize_stack(TensorSource& source, const std::string& path, co
       if (progress) progress(done, tensor.name);
       TensorReport of_tensor{tensor.name, tensor.shape, tensor.dtype, types[i]};
       of_tensor.bytes_before = tensor.bytes();
-      stacked.push_back(decompose_tensor(tensor, tensor.view(source.load(i).data()), options, ledger, blocks, of_tensor));
+      stacked.push_back(
+          decompose_tensor(tensor, tensor.view(source.load(i).data()), options, ledger, blocks, of_tensor));
       report.tensors.push_back(std::move(of_tensor));
       done += tensor.bytes();
     }
     if (stacked.empty()) {
-      fail(ErrorCode::kInvalidArgument, "[quantize] expected matrices of layers to stack, found none, in {}", source.metadata().source());
+      fail(ErrorCode::kInvalidArgument, "[quantize] expected matrices of layers to stack, found none, in {}",
+           source.metadata().source());
     }
     blocks.commit();
   }

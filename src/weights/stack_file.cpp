@@ -34,7 +34,8 @@ std::vector<PlacedBlock> listed_blocks(std::span<const NamedTensor> tensors) {
 }
 
 /// Directories in the form of the file, with the blocks of `order` one behind another.
-std::vector<std::vector<std::byte>> make_directories(std::span<const StackedMatrix> matrices, std::span<const BlockId> order) {
+std::vector<std::vector<std::byte>> make_directories(std::span<const StackedMatrix> matrices,
+                                                     std::span<const BlockId> order) {
   std::vector<std::vector<Entry>> entries(matrices.size());
   uint64_t place = 0;
   for (const BlockId& id : order) {
@@ -49,7 +50,8 @@ std::vector<std::vector<std::byte>> make_directories(std::span<const StackedMatr
 }
 
 std::vector<TensorInfo> infos_of(std::span<const NamedTensor> others, std::span<const StackedMatrix> matrices,
-                                 const std::vector<std::vector<std::byte>>& directories, std::span<const BlockId> order) {
+                                 const std::vector<std::vector<std::byte>>& directories,
+                                 std::span<const BlockId> order) {
   std::vector<TensorInfo> infos;
   for (const NamedTensor& tensor : others) {
     infos.push_back({tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.stream_bytes});
@@ -73,19 +75,21 @@ void bind_blocks(ModelFile::Parts& parts) {
     if (tensor.name == kBlocksName && tensor.view.dtype == DType::kI8) blocks = &tensor.view;
   }
   if (directories.empty()) return;
-  for (const NamedTensor* directory : directories) weight_format(DType::kBitStack).validate(directory->view, directory->name);
+  for (const NamedTensor* directory : directories)
+    weight_format(DType::kBitStack).validate(directory->view, directory->name);
   const uint64_t available = blocks != nullptr ? blocks->bytes() : 0;
   uint64_t end = 0;
   for (const PlacedBlock& block : listed_blocks(parts.tensors)) {
     if (block.place != end) {
-      fail(ErrorCode::kCorruptData, "[read GGUF] tensor '{}': expected its block {} at {}, behind the one before, found {}, in {}",
+      fail(ErrorCode::kCorruptData,
+           "[read GGUF] tensor '{}': expected its block {} at {}, behind the one before, found {}, in {}",
            directories[block.id.matrix]->name, block.id.level, end, block.place, parts.path);
     }
     end += block.bytes;  // validate() has checked each sum
   }
   if (available > end) {
-    fail(ErrorCode::kCorruptData, "[read GGUF] tensor '{}': expected {} bytes of blocks, found {}, in {}", kBlocksName, end,
-         available, parts.path);
+    fail(ErrorCode::kCorruptData, "[read GGUF] tensor '{}': expected {} bytes of blocks, found {}, in {}", kBlocksName,
+         end, available, parts.path);
   }
   for (NamedTensor* directory : directories) {
     BlockList& list = parts.block_lists.emplace_back();
@@ -98,7 +102,8 @@ void bind_blocks(ModelFile::Parts& parts) {
     }
     if (list.offsets.empty() && !entries.empty()) {
       fail(ErrorCode::kCorruptData,
-           "[read GGUF] tensor '{}': file truncated: expected at least one block of each matrix, {} bytes of blocks, found {}, in {}",
+           "[read GGUF] tensor '{}': file truncated: expected at least one block of each matrix, {} bytes of blocks, "
+           "found {}, in {}",
            directory->name, entries.front().place + bytes, available, parts.path);
     }
     list.n_blocks = static_cast<uint32_t>(list.offsets.size());
@@ -118,8 +123,8 @@ uint64_t block_checksum(std::span<const std::byte> block) {
   return XXH3_64bits(block.data(), block.size());
 }
 
-uint64_t stack_file_bytes(const Metadata& metadata, std::span<const NamedTensor> others, std::span<const StackedMatrix> matrices,
-                          std::span<const BlockId> order) {
+uint64_t stack_file_bytes(const Metadata& metadata, std::span<const NamedTensor> others,
+                          std::span<const StackedMatrix> matrices, std::span<const BlockId> order) {
   return gguf_bytes(metadata, infos_of(others, matrices, make_directories(matrices, order), order));
 }
 

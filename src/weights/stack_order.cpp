@@ -33,7 +33,8 @@ std::vector<BlockId> greedy(std::span<const StackedGains> matrices) {
   }
   const auto worth = [&](size_t m) {
     const Rank rank(matrices[m], next[m]);
-    return rank.measured ? rank.gain / static_cast<double>(matrices[m].block_bytes) : -std::numeric_limits<double>::infinity();
+    return rank.measured ? rank.gain / static_cast<double>(matrices[m].block_bytes)
+                         : -std::numeric_limits<double>::infinity();
   };
   for (;;) {
     std::optional<uint32_t> best;

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
-#include <optional>
 #include <vector>
 
 /// The one order in which the blocks of all matrices of a model are stored, loaded and, from its end, given back
@@ -13,8 +13,8 @@
 ///     greedy    by what the next block of each matrix gains a byte, whatever the levels
 ///     random    level by level, shuffled
 ///
-/// What a block gains is either measured on the model (loss with every matrix at level b, less the loss with this one at
-/// b + 1), or taken from the decomposition: by how much the relative squared error of the matrix's outputs falls.
+/// What a block gains is either measured on the model (loss with every matrix at level b, less the loss with this one
+/// at b + 1), or taken from the decomposition: by how much the relative squared error of the matrix's outputs falls.
 namespace mneme::bitstack {
 
 enum class StackOrder : uint8_t { kAverage, kGreedy, kRandom };

@@ -16,18 +16,18 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 TEST(StackOrder, AverageGoesLevelByLevelAndGreedyByGainAByte) {
   const StackedGains matrices[] = {{100, {0, 1, 0.1}}, {10, {0, 0.5, 0.3, 0.2}}, {100, {0, 3, 2}}};
   EXPECT_THAT(order_blocks(StackOrder::kAverage, matrices, 0),
-              ElementsAre(BlockId{0, 0}, BlockId{1, 0}, BlockId{2, 0}, BlockId{2, 1}, BlockId{0, 1}, BlockId{1, 1}, BlockId{2, 2},
-                          BlockId{1, 2}, BlockId{0, 2}, BlockId{1, 3}));
+              ElementsAre(BlockId{0, 0}, BlockId{1, 0}, BlockId{2, 0}, BlockId{2, 1}, BlockId{0, 1}, BlockId{1, 1},
+                          BlockId{2, 2}, BlockId{1, 2}, BlockId{0, 2}, BlockId{1, 3}));
   EXPECT_THAT(order_blocks(StackOrder::kGreedy, matrices, 0),
-              ElementsAre(BlockId{0, 0}, BlockId{1, 0}, BlockId{2, 0}, BlockId{1, 1}, BlockId{1, 2}, BlockId{2, 1}, BlockId{1, 3},
-                          BlockId{2, 2}, BlockId{0, 1}, BlockId{0, 2}));
+              ElementsAre(BlockId{0, 0}, BlockId{1, 0}, BlockId{2, 0}, BlockId{1, 1}, BlockId{1, 2}, BlockId{2, 1},
+                          BlockId{1, 3}, BlockId{2, 2}, BlockId{0, 1}, BlockId{0, 2}));
 }
 
 TEST(StackOrder, WhatCouldNotBeMeasuredComesLastByTheNextLevel) {
   const StackedGains matrices[] = {{1, {0, kNan, 1}}, {1, {0, -5, 0}}, {1, {0, kNan, 2}}, {1, {}}};
   EXPECT_THAT(order_blocks(StackOrder::kAverage, matrices, 0),
-              ElementsAre(BlockId{0, 0}, BlockId{1, 0}, BlockId{2, 0}, BlockId{1, 1}, BlockId{2, 1}, BlockId{0, 1}, BlockId{2, 2},
-                          BlockId{0, 2}, BlockId{1, 2}));
+              ElementsAre(BlockId{0, 0}, BlockId{1, 0}, BlockId{2, 0}, BlockId{1, 1}, BlockId{2, 1}, BlockId{0, 1},
+                          BlockId{2, 2}, BlockId{0, 2}, BlockId{1, 2}));
 }
 
 TEST(StackOrder, RandomIsAnotherForEachSeedButKeepsLevels) {

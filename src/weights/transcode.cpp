@@ -194,8 +194,8 @@ std::unique_ptr<MatrixEncoder> encoder_of(DType to, const TensorView& from, cons
   }
 }
 
-/// The tensors of a source but the blocks of BitStack matrices, when these matrices all become something else; nothing when
-/// they all stay or there are none. Some of them cannot stay: their blocks would have gaps.
+/// The tensors of a source but the blocks of BitStack matrices, when these matrices all become something else; nothing
+/// when they all stay or there are none. Some of them cannot stay: their blocks would have gaps.
 std::vector<size_t> without_blocks(const TensorSource& source, std::span<const DType> types) {
   std::vector<size_t> rest;
   size_t kept = 0, changed = 0, blocks = 0;
@@ -209,8 +209,8 @@ std::vector<size_t> without_blocks(const TensorSource& source, std::span<const D
     }
   }
   if (kept > 0 && changed > 0) {
-    fail(ErrorCode::kUnsupported, "[write] expected all BITSTACK matrices to change their type or none, found {} of {}", changed,
-         kept + changed);
+    fail(ErrorCode::kUnsupported, "[write] expected all BITSTACK matrices to change their type or none, found {} of {}",
+         changed, kept + changed);
   }
   if (blocks == 0 || kept > 0) rest.clear();
   return rest;

@@ -104,7 +104,8 @@ void quantize(const Options& options, const GlobalOptions& global) {
   how.stack = {options.vectors, options.blocks, *bitstack::find_stack_order(options.order), 0};
   const bool by_perplexity = options.order_by == "perplexity";
   if (by_perplexity && options.order_text.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "[quantize] expected a text to sort the blocks by, found none", "give one with --order-text FILE");
+    throw Error(ErrorCode::kInvalidArgument, "[quantize] expected a text to sort the blocks by, found none",
+                "give one with --order-text FILE");
   }
   if (!options.size.empty()) how.size = parse_byte_size(options.size);
   if (!options.candidates.empty()) {
@@ -198,8 +199,9 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
       ->check(CLI::Range(1, 8))
       ->capture_default_str();
 
-  command->add_option("--vectors", options->vectors,
-                      "BITSTACK: vectors of the magnitudes of a block, 1 to 16 (default: by the size of the matrix)")
+  command
+      ->add_option("--vectors", options->vectors,
+                   "BITSTACK: vectors of the magnitudes of a block, 1 to 16 (default: by the size of the matrix)")
       ->check(CLI::Range(1u, 16u));
   command->add_option("--blocks", options->blocks, "BITSTACK: blocks of about one bit of each matrix")
       ->check(CLI::Range(1u, 64u))
@@ -214,7 +216,8 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
                    "BITSTACK: what a block gains: error (of the matrix's outputs) or perplexity (measured, slow)")
       ->check(CLI::IsMember({"error", "perplexity"}))
       ->capture_default_str();
-  command->add_option("--order-text", options->order_text, "Text for --order-by perplexity; not the one for calibration");
+  command->add_option("--order-text", options->order_text,
+                      "Text for --order-by perplexity; not the one for calibration");
   command->add_option("--order-tokens", options->order_tokens, "Tokens of it that are read, again for each block")
       ->check(CLI::Range(uint64_t{512}, uint64_t{1} << 32))
       ->capture_default_str();

@@ -6,8 +6,8 @@
 // Tiles of a BitStack matrix (tensor/bitstack.h) from its blocks. Compiled once a target.
 namespace mneme::kernels::products::MNEME_TARGET {
 
-/// Columns [first, first + n), n <= 256, of a stripe as bfloat16 in the order [pair of columns][row][2]; an odd last column is
-/// paired with zero. Sums are in f32, rounded once.
+/// Columns [first, first + n), n <= 256, of a stripe as bfloat16 in the order [pair of columns][row][2]; an odd last
+/// column is paired with zero. Sums are in f32, rounded once.
 inline void decode_stack(const Matrix& matrix, size_t stripe, size_t first, size_t n, uint8_t* out) {
   const bitstack::BlockList& list = *matrix.blocks;
   const bitstack::BlockLayout layout{matrix.rows, matrix.columns, list.vectors};

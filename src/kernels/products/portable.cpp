@@ -24,8 +24,8 @@
 namespace mneme::kernels::products {
 
 const ProductTable& portable_table() {
-  static constexpr ProductTable kTable = {&portable::find_entry, &portable::plane_entry, &portable::signs_entry, &portable::quantize,
-                                          &portable::to_bf16, &portable::quantize_planes};
+  static constexpr ProductTable kTable = {&portable::find_entry, &portable::plane_entry, &portable::signs_entry,
+                                          &portable::quantize,   &portable::to_bf16,     &portable::quantize_planes};
   return kTable;
 }
 
