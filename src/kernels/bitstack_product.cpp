@@ -76,7 +76,7 @@ void add_outputs(const bitstack::BlockLayout& layout, const std::byte* block, si
 bool wants_signs(const Matrix& w, size_t n_tokens) {
   if (w.dtype != DType::kBitStack) return false;
   const size_t k = w.blocks->vectors, n = w.blocks->n_blocks;
-  if (n_tokens * k * n > kMostRows) return false;
+  if (n_tokens * k * std::max<size_t>(1, n) > kMostRows) return false;
   // Steps of 16 weights, about: a block by signs takes k / 4 a token and is unpacked once, by tiles k + 4 and then half
   // a step a token.
   return n_tokens * k * n + 4 * n <= 4 * n * (k + 4) + 2 * n_tokens;
