@@ -71,6 +71,14 @@ void check_second_loss(TensorSource& source, std::span<const DType> types);
 /// The smallest type at or behind `dtype` in the order of fallbacks that a matrix of this shape can have.
 DType fit_shape(DType dtype, const Shape& shape);
 
+/// How the matrices of BITSTACK are decomposed.
+struct StackOptions {
+  uint32_t vectors = 0;  ///< Of each block, 1 to 16; 0: by the size of the matrix.
+  uint32_t blocks = 8;   ///< Of each matrix, 1 to 64.
+  bitstack::StackOrder order = bitstack::StackOrder::kAverage;
+  uint64_t seed = 0;  ///< Of the random order.
+};
+
 struct QuantizeOptions {
   const QuantRecipe* recipe = nullptr;  ///< Null keeps the types of the source.
   bool pure = false;                    ///< As for choose_types().
@@ -86,14 +94,7 @@ struct QuantizeOptions {
   /// of the recipe's, which then only names the file's type.
   uint64_t size = 0;
   std::vector<DType> candidates = {DType::kBitMod3, DType::kBitMod4, DType::kQ5_K, DType::kQ6_K, DType::kQ8_0};
-  /// How the matrices of BITSTACK are decomposed; the other options but calibration, pure, lossy and size do not go
-  /// with it.
-  struct Stack {
-    uint32_t vectors = 0;  ///< Of each block, 1 to 16; 0: by the size of the matrix.
-    uint32_t blocks = 8;   ///< Of each matrix, 1 to 64.
-    bitstack::StackOrder order = bitstack::StackOrder::kAverage;
-    uint64_t seed = 0;  ///< Of the random order.
-  } stack;
+  StackOptions stack = {};  ///< Of BITSTACK; of the others only calibration, pure, lossy and size go with it.
 };
 
 /// The types for `options.size`: for each matrix the one of the candidates such that the file fits and the sum of the
