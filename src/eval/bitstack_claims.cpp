@@ -28,7 +28,7 @@ namespace {
 
 constexpr const char* kModel = "models/pocket.gguf";
 constexpr uint32_t kWindow = 512;
-constexpr uint64_t kScoredWindows = 12, kReadWindows = 16;
+constexpr uint64_t kScoredWindows = 4, kReadWindows = 8;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -174,7 +174,7 @@ class Pocket {
     if (curve_.empty()) {
       Ledger ledger;
       const auto engine = load(stack("average", true), ledger);
-      curve_ = measure_stack_curve(*engine, text_, options(), 40, [](size_t, size_t) {});
+      curve_ = measure_stack_curve(*engine, text_, options(), 32, [](size_t, size_t) {});
     }
     return curve_;
   }
@@ -344,7 +344,7 @@ std::vector<Claim> bitstack_claims() {
   const char* const table = "Llama-3.1-8B, 3877 MB: 79.28 against 1.5e6 (AWQ w2) and 1.7e5 (GPTQ w2)";
   return {
       {"bitstack", source, "Quality follows the memory, megabyte by megabyte",
-       "rank correlation of bytes and perplexity over 40 sizes", "figure 1", -0.95, true,
+       "rank correlation of bytes and perplexity over 32 sizes", "figure 1", -0.95, true,
        [] {
          std::vector<double> bytes, quality;
          for (const StackPoint& point : pocket().curve()) {

@@ -37,7 +37,7 @@ uint64_t ModelWeights::resident_bytes(bool pack) const {
   for (const auto& matrix : matrices) {
     if (!pack || matrix->packed_bytes() == 0) sum += matrix->stored.bytes();
   }
-  for (const Buffer& vector : vectors) sum += vector.size();
+  for (const Buffer& vector : vectors) sum += Buffer::reserved_bytes(vector.size());
   return sum;
 }
 

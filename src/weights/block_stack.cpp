@@ -192,9 +192,9 @@ void BlockStack::set_levels(std::span<const uint32_t> levels) {
   }
 }
 
-/// Needs the right to change: gives back what the ledger lacks, or goes on to the target if that fits, `may_reclaim`:
-/// also at the cost of what the ledger can reclaim from others.
-void BlockStack::settle(bool may_reclaim) {
+/// Needs the right to change: gives back what the ledger lacks, or goes on to the target if that fits: what is free, or
+/// also what others can give back.
+void BlockStack::settle(Growth growth) {
   const uint64_t used = ledger_->used(Tier::kRam), limit = ledger_->limit(Tier::kRam);
   const size_t loaded = status_.loaded;
   size_t target = 0;
@@ -207,7 +207,8 @@ void BlockStack::settle(bool may_reclaim) {
     shrink_to(std::min(target, held > missing ? fitting(held - missing) : 0));
   } else if (loaded > target) {
     shrink_to(target);
-  } else if (loaded < target && (may_reclaim || limit - used >= bytes(target) - bytes(loaded))) {
+  } else if (growth != Growth::kNone && loaded < target &&
+             (growth == Growth::kReclaiming || limit - used >= bytes(target) - bytes(loaded))) {
     try {
       grow_to(target);
     } catch (const Error& error) {  // somebody else was faster, or the file cannot be read: what is loaded goes on
@@ -225,7 +226,11 @@ void BlockStack::set_target(size_t n) {
     const std::lock_guard lock(mutex_);
     status_.target = std::clamp(n, least_, blocks_.size());
   }
-  if (const Change change(*this); change) settle(true);
+  if (const Change change(*this); change) settle(Growth::kReclaiming);
+}
+
+void BlockStack::regrow() {
+  if (const Change change(*this); change) settle(Growth::kIntoFree);
 }
 
 BlockStack::Status BlockStack::status() const {
@@ -237,7 +242,7 @@ BlockStack::Status BlockStack::status() const {
 
 BlockStack::Pass::Pass(BlockStack* stack) : stack_(stack) {
   if (stack_ == nullptr) return;
-  if (const Change change(*stack_); change) stack_->settle(false);
+  if (const Change change(*stack_); change) stack_->settle(Growth::kNone);
   std::unique_lock lock(stack_->mutex_);
   stack_->settled_.wait(lock, [&] { return !stack_->changing_; });
   ++stack_->n_passes_;
@@ -249,7 +254,7 @@ BlockStack::Pass::~Pass() {
     const std::lock_guard lock(stack_->mutex_);
     --stack_->n_passes_;
   }
-  if (const Change change(*stack_); change) stack_->settle(false);
+  if (const Change change(*stack_); change) stack_->settle(Growth::kNone);
 }
 
 uint64_t BlockStack::reclaimable(Tier tier) const {

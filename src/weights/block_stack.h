@@ -49,6 +49,9 @@ class BlockStack : public Reclaimer {
   void load(Ledger& ledger, size_t n);
   /// Changes the target. Takes effect at once when no pass runs, else before the next.
   void set_target(size_t n);
+  /// Goes on to the target if all of it fits what is free. To be called when what running requests will need is reserved:
+  /// passes do not grow the stack, because the room that they find free is meant for their keys and values.
+  void regrow();
   /// For measuring: the first levels[m] blocks of matrix m, in the order of the file, with everything loaded. The next
   /// change of size undoes it.
   void set_levels(std::span<const uint32_t> levels);
@@ -85,7 +88,8 @@ class BlockStack : public Reclaimer {
   struct File;
 
   BlockStack() = default;
-  void settle(bool may_reclaim);
+  enum class Growth : uint8_t { kNone, kIntoFree, kReclaiming };
+  void settle(Growth growth);
   void grow_to(size_t n);
   void shrink_to(size_t n);
   void count_levels();
