@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "budget/resident.h"
 #include "cli/generation_json.h"
+#include "cli/plan_table.h"
 #include "cli/session_options.h"
 
 namespace mneme::cli {
@@ -164,7 +165,7 @@ class Terminal {
   void memory(const std::string& limit) {
     Ledger& ledger = engine_.ledger();
     if (!limit.empty()) {
-      const uint64_t missing = ledger.set_limit(Tier::kRam, parse_byte_size(limit));
+      const uint64_t missing = engine_.set_memory_limit(parse_byte_size(limit));
       if (missing > 0) fmt::print(stderr, "{} more are in use than that; nothing new is admitted until they are free\n", format_byte_size(missing));
     }
     for (size_t tag = 0; tag < kTags; ++tag) {
@@ -173,6 +174,7 @@ class Terminal {
     }
     fmt::print("{:<12} {:>10}  of {}; resident {}\n", "total", format_byte_size(ledger.used(Tier::kRam)),
                format_byte_size(ledger.limit(Tier::kRam)), format_byte_size(resident_bytes()));
+    if (const BlockStack* stack = engine_.stack()) fmt::print("{}\n", stack_line(*stack));
   }
 
   Engine& engine_;
@@ -191,6 +193,7 @@ class Terminal {
 void chat_on_terminal(Engine& engine, std::optional<ChatTemplate> chat, const std::string& system,
                       const SamplingFlags& sampling, const GlobalOptions& global, SessionRecorder* recorder,
                       PrefixCache* cache, KvWatch* watch) {
+  if (const BlockStack* stack = engine.stack()) fmt::print(stderr, "{}\n", stack_line(*stack));
   fmt::print(stderr, "{} tokens of context in {}; /help lists commands\n", engine.plan().context,
              format_byte_size(engine.plan().total()));
   Terminal(engine, std::move(chat), system, sampling, global, recorder, cache, watch).loop();

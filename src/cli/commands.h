@@ -26,6 +26,8 @@ void add_eval(CLI::App& app, GlobalOptions& global);
 void add_eval_kv(CLI::App& eval, GlobalOptions& global);
 /// Subcommands of `mneme eval` that are about scaling laws; in commands/eval_scaling.cpp.
 void add_eval_scaling(CLI::App& eval, GlobalOptions& global);
+/// `mneme eval stack`; in commands/eval_stack.cpp.
+void add_eval_stack(CLI::App& eval, GlobalOptions& global);
 void add_forget(CLI::App& app, GlobalOptions& global);
 void add_import(CLI::App& app, GlobalOptions& global);
 void add_info(CLI::App& app, GlobalOptions& global);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "cli/plan_table.h"
+
 namespace mneme::cli {
 namespace {
 
@@ -41,6 +43,7 @@ Json generation_json(const GenerationResult& result, const Engine& engine) {
               {"decode_tokens_per_second", decode_rate(result)}};
   if (!result.stop_string.empty()) out["stop_string"] = result.stop_string;
   if (!logprobs.empty()) out["logprobs"] = logprobs;
+  if (const BlockStack* stack = engine.stack()) out["weights"] = stack_json(*stack);
   return out;
 }
 

@@ -34,6 +34,27 @@ std::string plan_table(const MemoryPlan& plan, double bytes_per_second) {
   return out;
 }
 
+std::string stack_line(const BlockStack& stack) {
+  const BlockStack::Status status = stack.status();
+  std::string out = fmt::format("weights: {} of {} blocks, {:.2f} bits a weight, {}", status.loaded, stack.n_blocks(),
+                                stack.bits_per_weight(status.loaded), format_byte_size(status.bytes));
+  if (status.usable < stack.n_blocks()) out += fmt::format("; block {} is damaged", status.usable);
+  if (status.n_grown + status.n_shrunk == 0) return out;
+  return out + fmt::format("; grown {} and shrunk {} times, {} read", status.n_grown, status.n_shrunk, format_byte_size(status.bytes_read));
+}
+
+Json stack_json(const BlockStack& stack) {
+  const BlockStack::Status status = stack.status();
+  return {{"blocks", status.loaded},
+          {"of", stack.n_blocks()},
+          {"usable", status.usable},
+          {"bytes", status.bytes},
+          {"bits_per_weight", stack.bits_per_weight(status.loaded)},
+          {"grown", status.n_grown},
+          {"shrunk", status.n_shrunk},
+          {"bytes_read", status.bytes_read}};
+}
+
 Json plan_json(const MemoryPlan& plan, double bytes_per_second) {
   Json rows = Json::array();
   for (const MemoryPlan::Row& row : plan.rows) {
@@ -46,6 +67,8 @@ Json plan_json(const MemoryPlan& plan, double bytes_per_second) {
           {"sequences", plan.n_sequences},
           {"batch", plan.batch},
           {"session_bytes", plan.session_bytes},
+          {"stack_blocks", plan.stack_blocks},
+          {"stack_bytes", plan.stack_bytes},
           {"weight_bytes_per_token", plan.weight_bytes_per_token},
           {"read_bytes_per_second", bytes_per_second},
           {"predicted_tokens_per_second",

@@ -15,4 +15,8 @@ double measured_read_rate(const MemoryPlan& plan);
 std::string plan_table(const MemoryPlan& plan, double bytes_per_second);
 Json plan_json(const MemoryPlan& plan, double bytes_per_second);
 
+/// "weights: 412 of 672 blocks, 4.31 bits a weight, 5.1 MiB; grown 1 and shrunk 2 times, 9.2 MiB read"
+std::string stack_line(const BlockStack& stack);
+Json stack_json(const BlockStack& stack);
+
 }  // namespace mneme::cli

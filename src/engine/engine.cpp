@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/error.h"
@@ -42,11 +43,24 @@ std::unique_ptr<Engine> Engine::load(const std::string& path, const PlanRequest&
   engine->runtime_ = ledger.reserve(Tag::kRuntime, plan.bytes(Tag::kRuntime), "program, libraries, vocabulary");
   {
     Progress progress("loading", engine->file_.tensor_bytes(), "bytes");
-    engine->model_->weights.load(ledger, plan.pack, [&](uint64_t done) { progress.update(done); });
+    engine->model_->weights.load(ledger, plan.pack, plan.stack_blocks, [&](uint64_t done) { progress.update(done); });
   }
   engine->adapters_->load(ledger);
   engine->workspace_ = std::make_unique<Workspace>(ledger, plan.bytes(Tag::kActivation));
   return engine;
+}
+
+uint64_t Engine::set_memory_limit(uint64_t bytes) {
+  ledger_.set_limit(Tier::kRam, bytes);
+  if (BlockStack* stack = model_->weights.stack.get()) {
+    // What is planned for the rest stays free for it; what is in use beyond the plan, but caches, is taken as it is.
+    const uint64_t held = stack->status().bytes, cached = ledger_.used(Tier::kRam, Tag::kCache);
+    const uint64_t used = ledger_.used(Tier::kRam);
+    const uint64_t others = std::max(plan_.total() - plan_.stack_bytes, used - std::min(used, held + cached) + plan_.bytes(Tag::kCache));
+    stack->set_target(stack->fitting(bytes > others ? bytes - others : 0));
+  }
+  const uint64_t used = ledger_.used(Tier::kRam);
+  return used > bytes ? used - bytes : 0;
 }
 
 std::unique_ptr<GrammarState> Engine::make_grammar(std::string_view gbnf) {

@@ -48,6 +48,13 @@ class Engine {
   Ledger& ledger() const { return ledger_; }
   Workspace& workspace() { return *workspace_; }
 
+  /// Changes the memory limit while running, from any thread. When more is in use, holders give back what they can; BitStack
+  /// weights lose blocks (at once, or before the next pass), and get them back when the limit grows: as many as the plan's
+  /// other rows leave. Returns the bytes by which use still exceeds the limit; nothing new is admitted until it holds.
+  uint64_t set_memory_limit(uint64_t bytes);
+  /// The BitStack blocks of the model, or null.
+  const BlockStack* stack() const { return model_->weights.stack.get(); }
+
   /// An empty sequence whose context may grow to the plan's.
   std::unique_ptr<SequenceState> make_state() const { return model_->make_state(state_options_, ledger_); }
 

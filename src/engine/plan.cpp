@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <set>
 #include <string_view>
 
@@ -37,8 +38,17 @@ uint64_t active_weight_bytes(const Model& model, bool pack) {
   return always + (h.n_experts > 0 ? experts * h.n_experts_used / h.n_experts : 0);
 }
 
+/// "412 of 672 blocks: 4.31 bits a weight; 1.06 bits in 1.2 MiB to 8.5 bits in 9.6 MiB"
+std::string stack_text(const BlockStack& stack, size_t n) {
+  const size_t least = stack.least_blocks(), all = stack.n_blocks();
+  return fmt::format("{} of {} blocks: {:.2f} bits a weight; {:.2f} bits in {} to {:.2f} bits in {}", n, all,
+                     stack.bits_per_weight(n), stack.bits_per_weight(least), format_byte_size(stack.bytes(least)),
+                     stack.bits_per_weight(all), format_byte_size(stack.bytes(all)));
+}
+
+/// `n_blocks`: of the stack, if there is one.
 MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes& fixed, uint64_t context,
-                uint32_t batch) {
+                uint32_t batch, size_t n_blocks) {
   MemoryPlan plan;
   plan.limit = request.memory;
   plan.context = context;
@@ -64,6 +74,11 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes
       {Tag::kScratch, "prepared inputs of products", kernels::matmul_scratch_bytes(batch, widest, dtypes)},
       {Tag::kRuntime, "program, libraries, vocabulary", fixed.runtime + kRuntimeSlack},
   };
+  if (const BlockStack* stack = model.weights.stack.get()) {
+    plan.stack_blocks = n_blocks;
+    plan.stack_bytes = stack->bytes(n_blocks);
+    plan.rows.insert(plan.rows.begin() + 1, {Tag::kWeights, stack_text(*stack, n_blocks), plan.stack_bytes});
+  }
   if (fixed.adapters > 0) {
     plan.rows.insert(
         plan.rows.begin() + 1,
@@ -77,7 +92,7 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes
                          2 * model.state_bytes(plain, request.guard_tokens)});
   }
   if (request.grammar) plan.rows.push_back({Tag::kCache, "grammars: vocabulary tree, masks", fixed.grammar});
-  plan.weight_bytes_per_token = active_weight_bytes(model, request.pack) + fixed.adapters;
+  plan.weight_bytes_per_token = active_weight_bytes(model, request.pack) + fixed.adapters + plan.stack_bytes;
   plan.kv_bytes_per_token_at_end = kv;
   if (request.session) plan.session_bytes = Session::most_bytes(kv);
   return plan;
@@ -85,10 +100,10 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes
 
 /// Largest context up to `most` whose plan fits, in steps of 256 tokens; 0 when even one step does not.
 uint64_t largest_context(const Model& model, const PlanRequest& request, const FixedBytes& fixed, uint64_t most,
-                         uint32_t batch) {
+                         uint32_t batch, size_t n_blocks) {
   constexpr uint64_t kStep = 256;
   const auto fits = [&](uint64_t context) {
-    return fill(model, request, fixed, context, batch).total() <= request.memory;
+    return fill(model, request, fixed, context, batch, n_blocks).total() <= request.memory;
   };
   if (fits(most)) return most;
   uint64_t low = 0, high = most / kStep;  // in steps; `low` fits, `high` may not
@@ -101,16 +116,46 @@ uint64_t largest_context(const Model& model, const PlanRequest& request, const F
   return std::min(most, low * kStep);
 }
 
+/// A batch below this is not made smaller for a longer context.
+constexpr uint32_t kWorthwhileBatch = 128;
+
+/// The plan with the context asked for, or without one the longest that fits: a long context is worth more than a large
+/// batch, down to 128 tokens a pass. Nothing when no context fits.
+std::optional<MemoryPlan> largest_plan(const Model& model, const PlanRequest& request, const FixedBytes& fixed,
+                                       const std::vector<uint32_t>& batches, size_t n_blocks) {
+  uint64_t best_context = 0;
+  uint32_t best_batch = batches.back();
+  for (uint32_t batch : batches) {
+    const uint64_t wanted = request.context.value_or(model.hyper.n_context);
+    const uint64_t context = largest_context(model, request, fixed, wanted, batch, n_blocks);
+    if (context == wanted) return fill(model, request, fixed, context, batch, n_blocks);
+    const bool worthwhile = best_context == 0 || (batch >= kWorthwhileBatch && context > best_context);
+    if (worthwhile && context > 0) {
+      best_context = context;
+      best_batch = batch;
+    }
+  }
+  if (request.context || best_context == 0) return std::nullopt;
+  return fill(model, request, fixed, best_context, best_batch, n_blocks);
+}
+
+/// The plan that did not fit, for the message.
+MemoryPlan smallest(const Model& model, const PlanRequest& request, const FixedBytes& fixed,
+                    const std::vector<uint32_t>& batches, size_t n_blocks) {
+  const uint64_t context = request.context.value_or(std::min<uint64_t>(model.hyper.n_context, 256));
+  return fill(model, request, fixed, context, batches.back(), n_blocks);
+}
+
 [[noreturn]] void refuse(const Model& model, const PlanRequest& request, const FixedBytes& fixed,
                          const MemoryPlan& plan) {
   const uint64_t short_context = std::min<uint64_t>(plan.context, 256);
   const uint32_t short_batch = model.causal ? plan.batch : static_cast<uint32_t>(short_context);
-  const uint64_t minimum = fill(model, request, fixed, short_context, short_batch).total();
+  const uint64_t minimum = fill(model, request, fixed, short_context, short_batch, plan.stack_blocks).total();
   std::string parts;
   for (const MemoryPlan::Row& row : plan.rows) {
     parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", tag_name(row.tag), format_byte_size(row.bytes));
   }
-  const uint64_t context = largest_context(model, request, fixed, plan.context, plan.batch);
+  const uint64_t context = largest_context(model, request, fixed, plan.context, plan.batch, plan.stack_blocks);
   // Rounded up, with a MiB for a next process that is a little larger, and in the form that --memory takes.
   const auto option = [](uint64_t bytes) { return fmt::format("--memory {}M", (bytes >> 20) + 2); };
   const std::string advice =
@@ -162,24 +207,25 @@ MemoryPlan make_plan(const Model& model, const PlanRequest& given, const FixedBy
     batches = {static_cast<uint32_t>(request.context.value_or(std::min<uint64_t>(trained, 2048)))};
     request.context = batches.front();
   }
-  // A long context is worth more than a large batch, down to 128 tokens a pass.
-  uint64_t best_context = 0;
-  uint32_t best_batch = batches.back();
+  const BlockStack* const stack = model.weights.stack.get();
+  if (stack == nullptr) {
+    if (const auto plan = largest_plan(model, request, fixed, batches, 0)) return *plan;
+    refuse(model, request, fixed, smallest(model, request, fixed, batches, 0));
+  }
+  constexpr uint64_t kUsualContext = 2048;
+  const uint64_t context = request.context.value_or(std::min(trained, kUsualContext));
+  const auto all = largest_plan(model, request, fixed, batches, stack->n_blocks());
+  if (all && all->context >= context) return *all;
+  // A large batch is faster, but blocks are worth more than passes above 128 tokens.
+  const size_t least = stack->least_blocks();
   for (uint32_t batch : batches) {
-    const uint64_t wanted = request.context.value_or(trained);
-    const uint64_t context = largest_context(model, request, fixed, wanted, batch);
-    if (context == wanted) return fill(model, request, fixed, context, batch);
-    const bool worthwhile = best_context == 0 || (batch >= 128 && context > best_context);
-    if (worthwhile && context > 0) {
-      best_context = context;
-      best_batch = batch;
-    }
+    if (batch > kWorthwhileBatch && batch != batches.back()) continue;
+    const uint64_t others = fill(model, request, fixed, context, batch, 0).total();
+    const size_t n_blocks = others < request.memory ? stack->fitting(request.memory - others) : 0;
+    if (n_blocks >= least) return fill(model, request, fixed, context, batch, n_blocks);
   }
-  if (request.context || best_context == 0) {
-    refuse(model, request, fixed,
-           fill(model, request, fixed, request.context.value_or(std::min<uint64_t>(trained, 256)), batches.back()));
-  }
-  return fill(model, request, fixed, best_context, best_batch);
+  if (const auto plan = largest_plan(model, request, fixed, batches, least)) return *plan;
+  refuse(model, request, fixed, smallest(model, request, fixed, batches, least));
 }
 
 }  // namespace mneme

@@ -40,6 +40,8 @@ struct MemoryPlan {
   bool pack = true;
   uint64_t weight_bytes_per_token = 0;     ///< Weights read to produce one token (of the experts only those used).
   uint64_t kv_bytes_per_token_at_end = 0;  ///< Keys and values read for one token when the context is full.
+  size_t stack_blocks = 0;                 ///< BitStack blocks to load, of ModelWeights::stack; 0 without one.
+  uint64_t stack_bytes = 0;                ///< What they take; part of the rows.
   uint64_t session_bytes = 0;              ///< Most that a session's file takes on disk; not in the rows.
 
   uint64_t total() const;
@@ -56,7 +58,9 @@ struct FixedBytes {
   uint64_t adapters = 0;  ///< Factors of adapters.
 };
 
-/// Makes the plan. Throws Error(kOutOfBudget) with the table's sums, the least memory
+/// Makes the plan. A model of BitStack matrices gets as many blocks as fit: all of them if that leaves the context asked
+/// for (2048 tokens when none was, or the trained length), else what that context and passes of 128 tokens leave, and only
+/// when one block of each matrix is still too much, a shorter context. Throws Error(kOutOfBudget) with the table's sums, the least memory
 /// that would do and what to change, or Error(kInvalidArgument) for a context beyond the trained one.
 MemoryPlan make_plan(const Model& model, const PlanRequest& request, const FixedBytes& fixed);
 

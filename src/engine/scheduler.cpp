@@ -213,6 +213,8 @@ bool Scheduler::step() {
   drop_finished();
   admit();
   if (running_.empty()) return false;
+  // All running requests have their worst case reserved: what is free now is nobody's.
+  if (BlockStack* stack = engine_.model().weights.stack.get()) stack->regrow();
   pass();
   drop_finished();
   return true;

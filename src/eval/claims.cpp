@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "eval/adapter_claims.h"
 #include "eval/ann_claims.h"
+#include "eval/bitstack_claims.h"
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
 #include "eval/precision_claims.h"
@@ -22,6 +23,7 @@ std::span<const Claim> all_claims() {
     for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : bitstack_claims()) all.push_back(std::move(claim));
     for (Claim& claim : ann_claims()) all.push_back(std::move(claim));
     return all;
   }();

@@ -9,6 +9,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "kernels/bitstack_product.h"
 #include "kernels/cpu.h"
 #include "kernels/products/packing.h"
 #include "kernels/products/product_table.h"
@@ -155,9 +156,17 @@ void matmul(std::span<const MatmulTask> tasks, MatmulInput& x) {
   if (x.n_tokens() == 0) return;
   if (x.observer_) x.observer_(tasks, x);
   while (!tasks.empty()) {
+    if (wants_signs(tasks.front().w, x.n_tokens())) {
+      multiply_by_signs(tasks.front(), x);
+      tasks = tasks.subspan(1);
+      continue;
+    }
     const ProductEntry entry = entry_of(tasks.front());
     size_t n = 1;
-    while (n < std::min(tasks.size(), kMostTasks) && same_form(entry, entry_of(tasks[n]))) ++n;
+    while (n < std::min(tasks.size(), kMostTasks) && same_form(entry, entry_of(tasks[n])) &&
+           !wants_signs(tasks[n].w, x.n_tokens())) {
+      ++n;
+    }
     assert(
         std::all_of(tasks.begin(), tasks.end(), [&](const MatmulTask& task) { return task.w.columns == x.columns(); }));
     StripeJob job{};

@@ -4,6 +4,7 @@
 
 #include "base/checked_math.h"
 #include "base/parallel.h"
+#include "kernels/bitstack_product.h"
 #include "kernels/matmul.h"
 #include "kernels/products/product_table.h"
 #include "tensor/bipolar.h"
@@ -209,6 +210,9 @@ size_t matmul_scratch_bytes(size_t n_tokens, size_t columns, std::span<const DTy
   if (needs[static_cast<size_t>(Currency::kF32)]) bytes += Buffer::reserved_bytes(f32_bytes(n_tokens, columns));
   if (needs[static_cast<size_t>(Currency::kPlanes)]) {
     bytes += Buffer::reserved_bytes(plane_bytes(n_tokens, columns, 8));
+  }
+  if (std::find(dtypes.begin(), dtypes.end(), DType::kBitStack) != dtypes.end()) {
+    bytes += Buffer::reserved_bytes(signs_scratch_bytes(columns));
   }
   return bytes;
 }

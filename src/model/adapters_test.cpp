@@ -118,7 +118,7 @@ class AdaptersTest : public testing::Test {
     Ledger ledger;
     const auto model = Model::build(file, ledger);
     Adapters adapters(choices, file, *model);
-    model->weights.load(ledger, true, [](uint64_t) {});
+    model->weights.load(ledger, true, 0, [](uint64_t) {});
     adapters.load(ledger);
     const std::vector<int32_t> tokens{3, 1, 4, 1, 5, 9}, positions{0, 1, 2, 3, 4, 5};
     const StateOptions options{KvPolicy::parse("f32"), 16, 16};

@@ -37,7 +37,7 @@ uint64_t ModelWeights::resident_bytes(bool pack) const {
   for (const auto& matrix : matrices) {
     if (!pack || matrix->packed_bytes() == 0) sum += matrix->stored.bytes();
   }
-  for (const Buffer& vector : vectors) sum += vector.size();
+  for (const Buffer& vector : vectors) sum += Buffer::reserved_bytes(vector.size());
   return sum;
 }
 
@@ -47,7 +47,7 @@ uint64_t ModelWeights::packed_bytes() const {
   return sum;
 }
 
-void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint64_t)>& progress) {
+void ModelWeights::load(Ledger& ledger, bool pack, size_t n_blocks, const std::function<void(uint64_t)>& progress) {
   // The largest first: while a matrix is packed its stored bytes are resident too, and then little else is.
   std::vector<WeightMatrix*> order;
   for (const auto& matrix : matrices) order.push_back(matrix.get());
@@ -79,6 +79,7 @@ void ModelWeights::load(Ledger& ledger, bool pack, const std::function<void(uint
   for (const auto& matrix : matrices) {
     if (matrix->is_packed()) matrix->release_stored(0, matrix->stored.bytes());
   }
+  if (stack != nullptr) stack->load(ledger, n_blocks);
 }
 
 std::unique_ptr<Model> Model::build(const ModelFile& file, Ledger& ledger, uint64_t run_context) {
@@ -86,6 +87,7 @@ std::unique_ptr<Model> Model::build(const ModelFile& file, Ledger& ledger, uint6
   const ArchitectureBuilder builder = find_architecture(file.metadata().get_string("general.architecture"));
   model->hyper = read_hyperparameters(file.metadata());
   model->run_context = run_context != 0 ? run_context : model->hyper.n_context;
+  model->weights.stack = BlockStack::of(file);
   WeightLoader loader(file, ledger, model->weights);
   builder(*model, loader, file.metadata());
   loader.finish();
@@ -164,6 +166,7 @@ void Model::embed(const Batch& batch, float* x) const {
 }
 
 const float* Model::forward(const Batch& batch, Workspace& workspace) const {
+  const BlockStack::Pass pass(weights.stack.get());
   const size_t n = batch.tokens.size(), width = hyper.width, size = n * width;
   assert(n > 0 && batch.positions.size() == n);
   float* const x = workspace.floats(size);
@@ -212,6 +215,7 @@ void Model::normalise(const float* hidden, std::span<const size_t> rows, float* 
 }
 
 void Model::logits(const float* hidden, std::span<const size_t> rows, Workspace& workspace, float* out) const {
+  const BlockStack::Pass pass(weights.stack.get());
   const Workspace::Scope scope(workspace);
   float* const normal = workspace.floats(rows.size() * hyper.width);
   normalise(hidden, rows, normal);

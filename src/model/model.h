@@ -11,6 +11,7 @@
 #include "model/hyperparameters.h"
 #include "model/layers.h"
 #include "model/mixer.h"
+#include "weights/block_stack.h"
 #include "weights/model_file.h"
 
 namespace mneme {
@@ -19,14 +20,16 @@ namespace mneme {
 struct ModelWeights {
   std::vector<std::unique_ptr<WeightMatrix>> matrices;
   std::deque<Buffer> vectors;  ///< Norm weights, biases and other small tensors as f32.
+  std::unique_ptr<BlockStack> stack;  ///< Blocks of the BitStack matrices; null without any.
 
-  /// Bytes that stay resident once loaded.
+  /// Bytes that stay resident once loaded, without the stack.
   uint64_t resident_bytes(bool pack) const;
   /// Those of the packed copies among them.
   uint64_t packed_bytes() const;
   /// Makes the weights ready for products: packs what gains from it (when `pack`), counts everything in `ledger`.
-  /// `progress(bytes)` is called after each matrix with the stored bytes done. Throws Error(kOutOfBudget).
-  void load(Ledger& ledger, bool pack, const std::function<void(uint64_t)>& progress);
+  /// `progress(bytes)` is called after each matrix with the stored bytes done; `n_blocks` is for the stack, which comes last.
+  /// Throws Error(kOutOfBudget).
+  void load(Ledger& ledger, bool pack, size_t n_blocks, const std::function<void(uint64_t)>& progress);
 
   /// A matrix without bytes and a vector of zeros, for loading to go on after a problem was noted.
   const WeightMatrix* empty_matrix(uint64_t rows, uint64_t columns);

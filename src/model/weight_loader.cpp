@@ -11,7 +11,8 @@ namespace {
 
 /// Tensors that other programs write into model files and that mean nothing to the forward pass here.
 bool is_ignorable(std::string_view name) {
-  return name.ends_with("attn_rot_embd.weight") || name.ends_with("rope_freqs.weight") || name.starts_with("mtp.");
+  return name.ends_with("attn_rot_embd.weight") || name.ends_with("rope_freqs.weight") || name.starts_with("mtp.") ||
+         name == bitstack::kBlocksName;
 }
 
 }  // namespace
@@ -63,6 +64,7 @@ WeightMatrix* WeightLoader::add_matrix(const std::string& name, const TensorView
   matrix->name = name;
   matrix->stored = view;
   matrix->active = kernels::Matrix::from(view);
+  if (weights_.stack != nullptr) matrix->active.blocks = weights_.stack->find(name);
   matrix->mapping = mapping_of(view);
   weights_.matrices.push_back(std::move(matrix));
   return weights_.matrices.back().get();

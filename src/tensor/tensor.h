@@ -33,12 +33,18 @@ class Shape {
   size_t rank_ = 0;
 };
 
+namespace bitstack {
+struct BlockList;
+}  // namespace bitstack
+
 /// A tensor somebody else owns: type, shape and contiguous bytes.
 struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
   const std::byte* data = nullptr;
   uint64_t stream_bytes = 0;  ///< Size of types for which is_stream() holds; 0 for all others.
+  /// Of kBitStack, whose `data` is only a directory: where the blocks lie (tensor/bitstack.h). Null: not at hand.
+  const bitstack::BlockList* blocks = nullptr;
 
   uint64_t columns() const { return shape.from_last(0); }
   uint64_t rows() const { return shape.elements() / columns(); }  ///< All outer extents together.

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "tensor/weight_format.h"
+#include "weights/stack_file.h"
 
 namespace mneme {
 namespace {
@@ -244,6 +245,7 @@ class GgufParser {
            source_);
     }
     tensor.view.dtype = info->dtype;
+    may_be_cut_ = name == bitstack::kBlocksName && info->dtype == DType::kI8 && tensor.view.shape.rank() == 1;
     check_size(what, tensor.view.shape, *info);
     offsets_.push_back(reader_.number<uint64_t>(what));
     contents_.tensors.push_back(std::move(tensor));
@@ -285,7 +287,7 @@ class GgufParser {
            info.block_elements, info.name, shape.to_string(), source_);
     }
     const auto bytes = checked_mul(shape.elements() / info.block_elements, uint64_t{info.block_bytes});
-    if (!bytes || *bytes > bytes_.size()) {
+    if ((!bytes || *bytes > bytes_.size()) && !may_be_cut_) {
       fail(ErrorCode::kCorruptData, "[read GGUF] {}: file truncated: {} of type {} is larger than the {} bytes of {}",
            what, shape.to_string(), info.name, bytes_.size(), source_);
     }
@@ -322,6 +324,10 @@ class GgufParser {
       const size_t at = begin ? std::min<uint64_t>(*begin, bytes_.size()) : bytes_.size();
       tensor.view.stream_bytes = stream_size(tensor.view.dtype, bytes_.subspan(at), printable(tensor.name));
     }
+    if (tensor.name == bitstack::kBlocksName && tensor.view.dtype == DType::kI8 && begin && *begin < bytes_.size()) {
+      // A file that ends inside the blocks of BitStack matrices is a smaller model.
+      tensor.view.shape = {std::min<uint64_t>(tensor.view.shape.elements(), bytes_.size() - *begin)};
+    }
     const auto end = begin ? checked_add<uint64_t>(*begin, tensor.view.bytes()) : std::nullopt;
     if (!end || *end > bytes_.size()) {
       fail(ErrorCode::kCorruptData, "[read GGUF] tensor '{}': file truncated: need {} bytes, have {}, in {}",
@@ -337,6 +343,7 @@ class GgufParser {
   std::unordered_set<std::string> names_;
   std::vector<uint64_t> offsets_;
   uint64_t n_tensors_ = 0, n_entries_ = 0, alignment_ = kDefaultAlignment;
+  bool may_be_cut_ = false;  ///< Of the tensor being read.
 };
 
 /// Reads shards 2 to `count` and adds their tensors to `parts`, which holds those of the first.
@@ -400,6 +407,7 @@ ModelFile open_gguf(const std::string& path) {
   }
   // The merged model is one file from here on: what is written from it must not claim to be a shard.
   for (const char* key : {"split.no", "split.count", "split.tensors.count"}) parts.metadata.erase(key);
+  bitstack::bind_blocks(parts);
   return ModelFile(std::move(parts));
 }
 

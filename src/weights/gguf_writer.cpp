@@ -32,12 +32,38 @@ void check_tensors(std::span<const TensorInfo> tensors, const std::string& path)
   }
 }
 
+uint64_t alignment_of(const Metadata& metadata) {
+  return metadata.find_u64("general.alignment").value_or(32);
+}
+
+/// Bytes of a value behind its type.
+uint64_t value_bytes(const MetadataValue& value) {
+  uint64_t bytes = value.bytes.size() + (value.type == ValueType::kString ? sizeof(uint64_t) : 0);
+  if (value.type == ValueType::kArray) {
+    bytes += sizeof(uint32_t) + sizeof(uint64_t);
+    for (std::string_view text : value.strings) bytes += sizeof(uint64_t) + text.size();
+  }
+  return bytes;
+}
+
 }  // namespace
+
+uint64_t gguf_bytes(const Metadata& metadata, std::span<const TensorInfo> tensors) {
+  const uint64_t alignment = alignment_of(metadata);
+  uint64_t bytes = 4 + sizeof kVersion + 2 * sizeof(uint64_t), content = 0;
+  for (const auto& [key, entry] : metadata.entries())
+    bytes += sizeof(uint64_t) + key.size() + sizeof(uint32_t) + value_bytes(entry);
+  for (const TensorInfo& tensor : tensors) {
+    bytes += 2 * sizeof(uint64_t) + tensor.name.size() + 2 * sizeof(uint32_t) + sizeof(uint64_t) * tensor.shape.rank();
+    content += round_up(tensor.bytes(), alignment);
+  }
+  return round_up(bytes, alignment) + content;
+}
 
 GgufWriter::GgufWriter(const std::string& path, const Metadata& metadata, std::vector<TensorInfo> tensors)
     : file_(path), tensors_(std::move(tensors)) {
   check_tensors(tensors_, path);
-  alignment_ = metadata.find_u64("general.alignment").value_or(alignment_);
+  alignment_ = alignment_of(metadata);
   if (!std::has_single_bit(alignment_) || alignment_ < 8 || alignment_ > (uint64_t{1} << 20)) {
     fail(ErrorCode::kInvalidArgument,
          "[write GGUF] expected an alignment that is a power of two from 8, found {}, in {}", alignment_, path);

@@ -42,6 +42,9 @@ class GgufWriter {
   uint64_t written_ = 0;  ///< Bytes of the current tensor.
 };
 
+/// Bytes of the file that a GgufWriter makes of this.
+uint64_t gguf_bytes(const Metadata& metadata, std::span<const TensorInfo> tensors);
+
 /// Writes a whole model whose tensors are in memory.
 void write_gguf(const std::string& path, const Metadata& metadata, std::span<const NamedTensor> tensors);
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 
 #include "base/mapped_file.h"
 #include "budget/buffer.h"
+#include "tensor/bitstack.h"
 #include "tensor/tensor.h"
 #include "weights/metadata.h"
 
@@ -33,6 +35,8 @@ class ModelFile {
     std::vector<NamedTensor> tensors;
     std::vector<MappedFile> files;
     std::vector<Buffer> buffers;
+    std::deque<bitstack::BlockList>
+        block_lists;  ///< What TensorView::blocks point at; a deque, whose elements stay in place.
   };
 
   /// Takes what a reader found; names must be unique.

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "tensor/weight_format.h"
+#include "weights/stack_file.h"
 
 namespace mneme {
 namespace {
@@ -40,7 +41,8 @@ ModelSummary summarize(const ModelFile& model) {
     TypeSummary& type = by_type[tensor.view.dtype];
     type.dtype = tensor.view.dtype;
     ++type.n_tensors;
-    type.elements += tensor.view.shape.elements();
+    // Blocks belong to the matrices whose directories are counted.
+    if (tensor.name != bitstack::kBlocksName) type.elements += tensor.view.shape.elements();
     type.bytes += tensor.view.bytes();
   }
   for (const auto& [dtype, type] : by_type) {

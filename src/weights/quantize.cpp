@@ -63,6 +63,8 @@ constexpr QuantRecipe kRecipes[] = {
      "2-bit odd integers, groups of 128"},
     {"BIPOLAR1", DType::kBipolar1, QuantMix::kPlain, static_cast<uint32_t>(DType::kBipolar1),
      "1-bit odd integers, groups of 128"},
+    {"BITSTACK", DType::kBitStack, QuantMix::kPlain, static_cast<uint32_t>(DType::kBitStack),
+     "any size at run time: blocks of about 1 bit, loaded as memory allows"},
     {"TQ2_0", DType::kTQ2_0, QuantMix::kPlain, 37, "ternary, for models trained so"},
     {"TQ1_0", DType::kTQ1_0, QuantMix::kPlain, 36, "ternary, packed tighter"},
     {"Q2_0", DType::kQ2_0, QuantMix::kPlain, 41, "four levels, for models trained so"},
@@ -180,6 +182,7 @@ DType mixed_type(const QuantRecipe& recipe, const ModelFacts& facts, std::string
     return DType::kQ4_K;
   }
   const auto layer = layer_of(name);
+  if (recipe.base == DType::kBitStack && !layer) return DType::kQ6_K;
   if (recipe.mix == QuantMix::kPlain || !layer) return recipe.base;
   // With eight experts the attention is a small part of the file.
   if (facts.n_experts == 8 && (name.ends_with(".attn_v.weight") || name.ends_with(".attn_k.weight")))
@@ -205,6 +208,8 @@ DType next_smaller_blocks(DType dtype) {
       return DType::kQ5_1;
     case DType::kQ6_K:
       return DType::kQ8_0;
+    case DType::kBitStack:
+      return DType::kQ6_K;
     case DType::kNVFP4:
       return DType::kMXFP4;
     case DType::kTQ1_0:
@@ -233,7 +238,7 @@ DType next_smaller_blocks(DType dtype) {
 
 bool is_float(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF64 ||
-         is_stream(dtype);
+         (is_stream(dtype) && dtype != DType::kBitStack);
 }
 
 }  // namespace
@@ -254,7 +259,7 @@ const QuantRecipe* find_quant_recipe(std::string_view name) {
 }
 
 bool is_quantized(DType dtype) {
-  return dtype_info(dtype).block_elements > 1 && !is_stream(dtype);
+  return dtype == DType::kBitStack || (dtype_info(dtype).block_elements > 1 && !is_stream(dtype));
 }
 
 DType fit_shape(DType dtype, const Shape& shape) {
@@ -288,7 +293,8 @@ std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metad
     } else if (!is_float(tensor.dtype) && (!is_quantized(tensor.dtype) || !can_decode(tensor.dtype))) {
       types.push_back(tensor.dtype);
     } else {
-      const DType wanted = pure ? recipe.base : mixed_type(recipe, facts, tensor.name);
+      const bool by_rule = !pure || recipe.base == DType::kBitStack;  // a token table cannot be a stack
+      const DType wanted = by_rule ? mixed_type(recipe, facts, tensor.name) : recipe.base;
       types.push_back(fit_shape(wanted, tensor.shape));
     }
   }

@@ -12,6 +12,7 @@
 #include "weights/calibration.h"
 #include "weights/clipping.h"
 #include "weights/metadata.h"
+#include "weights/stack_order.h"
 #include "weights/tensor_source.h"
 #include "weights/transcode.h"
 
@@ -48,9 +49,9 @@ const QuantRecipe* find_quant_recipe(std::string_view name);
 /// chosen by layer as llama.cpp does, whose names the recipes share. Where the columns are no multiple of a type's
 /// block, a similar type with smaller blocks takes its place (Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, Q2_K, Q3_K and
 /// IQ4_XS: IQ4_NL, BitMoD and the ternary and one- and two-bit ones: Q4_0), and F16 where they are no multiple of 32.
-/// DF11 and DF12 leave stacks of experts in BF16. `pure`
-/// leaves out everything but the F32 rule and the fallback. Tensors of integers and those of types that cannot be read
-/// keep their type.
+/// DF11 and DF12 leave stacks of experts in BF16. BITSTACK takes the matrices of the layers alone: the others and
+/// stacks of experts get Q6_K. `pure` leaves out everything but the F32 rule and the fallback. Tensors of integers and
+/// those of types that cannot be read keep their type.
 std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metadata,
                                 std::span<const TensorInfo> tensors, bool pure);
 
@@ -64,8 +65,19 @@ bool is_quantized(DType dtype);
 /// Q8_0 counts as an original, since its loss is below that of every smaller type.
 bool loses_twice(DType from, DType to);
 
+/// Throws Error(kInvalidArgument) where types[i] would make tensor i lose a second time.
+void check_second_loss(TensorSource& source, std::span<const DType> types);
+
 /// The smallest type at or behind `dtype` in the order of fallbacks that a matrix of this shape can have.
 DType fit_shape(DType dtype, const Shape& shape);
+
+/// How the matrices of BITSTACK are decomposed.
+struct StackOptions {
+  uint32_t vectors = 0;  ///< Of each block, 1 to 16; 0: by the size of the matrix.
+  uint32_t blocks = 8;   ///< Of each matrix, 1 to 64.
+  bitstack::StackOrder order = bitstack::StackOrder::kAverage;
+  uint64_t seed = 0;  ///< Of the random order.
+};
 
 struct QuantizeOptions {
   const QuantRecipe* recipe = nullptr;  ///< Null keeps the types of the source.
@@ -82,6 +94,7 @@ struct QuantizeOptions {
   /// of the recipe's, which then only names the file's type.
   uint64_t size = 0;
   std::vector<DType> candidates = {DType::kBitMod3, DType::kBitMod4, DType::kQ5_K, DType::kQ6_K, DType::kQ8_0};
+  StackOptions stack = {};  ///< Of BITSTACK; of the others only calibration, pure, lossy and size go with it.
 };
 
 /// The types for `options.size`: for each matrix the one of the candidates such that the file fits and the sum of the
@@ -89,6 +102,11 @@ struct QuantizeOptions {
 /// Error(kOutOfBudget) with the least size that would do.
 std::vector<DType> types_for_size(TensorSource& source, const std::string& path, const QuantizeOptions& options,
                                   const std::function<void(size_t, size_t)>& progress);
+
+/// Writes a model in the recipe BITSTACK; quantize_model() calls it. With `options.size` the blocks at the end of the
+/// order that are too many are left out. Blocks wait in a file beside `path` until their order is known.
+TranscodeReport quantize_stack(TensorSource& source, const std::string& path, const QuantizeOptions& options,
+                               Ledger& ledger, const TranscodeProgress& progress);
 
 /// Writes a model in a recipe as one GGUF file. The metadata is kept but for the file type. Throws
 /// Error(kInvalidArgument) where a tensor would be quantised a second time without leave, and as transcode().

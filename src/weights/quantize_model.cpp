@@ -73,6 +73,8 @@ class GptqEncoder {
   std::vector<float> factor_, importance_;
 };
 
+}  // namespace
+
 void check_second_loss(TensorSource& source, std::span<const DType> types) {
   for (size_t i = 0; i < types.size(); ++i) {
     const TensorInfo& tensor = source.tensors()[i];
@@ -84,6 +86,8 @@ void check_second_loss(TensorSource& source, std::span<const DType> types) {
         "quantise the original model, or allow a second loss with --lossy");
   }
 }
+
+namespace {
 
 /// Relative squared error of the outputs of a matrix in one type, on some of its rows.
 double output_loss(std::span<const float> w, std::span<const float> importance, size_t columns, DType to) {
@@ -174,6 +178,9 @@ std::vector<DType> types_for_size(TensorSource& source, const std::string& path,
 TranscodeReport quantize_model(TensorSource& given, const std::string& path, const QuantizeOptions& options,
                                Ledger& ledger, const TranscodeProgress& progress) {
   if (options.calibration != nullptr) options.calibration->check(given.tensors());
+  if (options.recipe != nullptr && options.recipe->base == DType::kBitStack) {
+    return quantize_stack(given, path, options, ledger, progress);
+  }
   std::vector<DType> types;
   if (options.size > 0) {
     types = types_for_size(given, path, options, [&](size_t, size_t) {

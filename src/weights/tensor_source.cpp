@@ -23,7 +23,8 @@ ModelFileSource::ModelFileSource(ModelFile&& model) : owned_(std::move(model)), 
 void ModelFileSource::list_tensors() {
   tensors_.reserve(model_->tensors().size());
   for (const NamedTensor& tensor : model_->tensors()) {
-    tensors_.push_back({tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.stream_bytes});
+    tensors_.push_back(
+        {tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.stream_bytes, tensor.view.blocks});
   }
 }
 
@@ -37,6 +38,11 @@ std::span<const std::byte> ModelFileSource::load(size_t i) {
   const TensorView& view = model_->tensors()[i].view;
   current_ = {view.data, view.bytes()};
   return current_;
+}
+
+PartOfSource::PartOfSource(TensorSource& source, std::vector<size_t> which)
+    : source_(source), which_(std::move(which)) {
+  for (size_t i : which_) tensors_.push_back(source.tensors()[i]);
 }
 
 std::unique_ptr<TensorSource> open_source(const std::string& path, Ledger& ledger) {

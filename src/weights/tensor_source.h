@@ -19,10 +19,11 @@ struct TensorInfo {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
-  uint64_t stream_bytes = 0;  ///< As in TensorView.
+  uint64_t stream_bytes = 0;  ///< As in TensorView, this and the next.
+  const bitstack::BlockList* blocks = nullptr;
 
   uint64_t bytes() const { return view(nullptr).bytes(); }
-  TensorView view(const std::byte* data) const { return {dtype, shape, data, stream_bytes}; }
+  TensorView view(const std::byte* data) const { return {dtype, shape, data, stream_bytes, blocks}; }
 };
 
 /// A model whose tensors are handed out one at a time, so that one larger than memory can be rewritten.
@@ -58,6 +59,22 @@ class ModelFileSource : public TensorSource {
   const ModelFile* model_;
   std::vector<TensorInfo> tensors_;
   std::span<const std::byte> current_;
+};
+
+/// Some tensors of another source, which must outlive this.
+class PartOfSource : public TensorSource {
+ public:
+  /// `which`: indices of the tensors.
+  PartOfSource(TensorSource& source, std::vector<size_t> which);
+
+  const Metadata& metadata() const override { return source_.metadata(); }
+  std::span<const TensorInfo> tensors() const override { return tensors_; }
+  std::span<const std::byte> load(size_t i) override { return source_.load(which_[i]); }
+
+ private:
+  TensorSource& source_;
+  std::vector<size_t> which_;
+  std::vector<TensorInfo> tensors_;
 };
 
 /// Opens a model for rewriting: as open_model(), but tensors that must be made are made one at a time.

@@ -14,6 +14,7 @@
 #include "tensor/exact_conversion.h"
 #include "tensor/weight_format.h"
 #include "weights/gguf_writer.h"
+#include "weights/stack_file.h"
 
 namespace mneme {
 namespace {
@@ -193,6 +194,28 @@ std::unique_ptr<MatrixEncoder> encoder_of(DType to, const TensorView& from, cons
   }
 }
 
+/// The tensors of a source but the blocks of BitStack matrices, when these matrices all become something else; nothing
+/// when they all stay or there are none. Some of them cannot stay: their blocks would have gaps.
+std::vector<size_t> without_blocks(const TensorSource& source, std::span<const DType> types) {
+  std::vector<size_t> rest;
+  size_t kept = 0, changed = 0, blocks = 0;
+  for (size_t i = 0; i < types.size(); ++i) {
+    const TensorInfo& tensor = source.tensors()[i];
+    if (tensor.dtype == DType::kBitStack) ++(types[i] == tensor.dtype ? kept : changed);
+    if (tensor.name == bitstack::kBlocksName) {
+      ++blocks;
+    } else {
+      rest.push_back(i);
+    }
+  }
+  if (kept > 0 && changed > 0) {
+    fail(ErrorCode::kUnsupported, "[write] expected all BITSTACK matrices to change their type or none, found {} of {}",
+         changed, kept + changed);
+  }
+  if (blocks == 0 || kept > 0) rest.clear();
+  return rest;
+}
+
 }  // namespace
 
 double TensorReport::relative_error() const {
@@ -234,6 +257,12 @@ TranscodeReport transcode(TensorSource& source, std::span<const DType> types, co
                           const std::string& path, Ledger& ledger, const TranscodeProgress& progress,
                           const EncodeHooks& hooks) {
   assert(types.size() == source.tensors().size());
+  if (const std::vector<size_t> rest = without_blocks(source, types); !rest.empty()) {
+    PartOfSource part(source, rest);
+    std::vector<DType> part_types;
+    for (size_t i : rest) part_types.push_back(types[i]);
+    return transcode(part, part_types, metadata, path, ledger, progress, hooks);
+  }
   TranscodeReport report;
   std::vector<TensorInfo> infos;
   std::vector<std::unique_ptr<MatrixEncoder>> streams(types.size());

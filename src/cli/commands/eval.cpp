@@ -93,6 +93,7 @@ void add_eval(CLI::App& app, GlobalOptions& global) {
   claims->callback([system, &global] { run_claims(*system, global); });
 
   add_eval_kv(*command, global);
+  add_eval_stack(*command, global);
   add_eval_scaling(*command, global);
 }
 

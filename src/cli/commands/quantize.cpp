@@ -14,6 +14,7 @@
 #include "cli/quantize_compare.h"
 #include "cli/transcode_report.h"
 #include "engine/calibration.h"
+#include "eval/stack_gains.h"
 
 namespace mneme::cli {
 namespace {
@@ -25,6 +26,9 @@ struct Options {
   uint64_t calibration_tokens = 16384;
   bool awq = false;
   int activation_bits = 8;
+  uint32_t vectors = 0, blocks = 8;
+  std::string order = "average", order_by = "error", order_text;
+  uint64_t order_tokens = 4096;
   std::string compare;
   CompareCommand comparison;
 };
@@ -70,6 +74,25 @@ Calibration calibrate_on(const Options& options, bool wants_gram) {
   return calibrate(*engine, tokens, how, [&](uint64_t done, uint64_t) { progress.update(done); });
 }
 
+/// Sorts the blocks of a written BITSTACK model by what they gain on a text.
+void sort_by_perplexity(const Options& options) {
+  constexpr uint32_t kWindow = 512;
+  std::vector<TokenId> tokens;
+  {
+    Ledger ledger;
+    PlanRequest request;
+    request.context = kWindow;
+    const auto engine = Engine::plan_only(options.out, request, ledger);
+    tokens = engine->tokenizer().encode(read_text_file(options.order_text), {false, false});
+  }
+  tokens.resize(std::min<size_t>(tokens.size(), std::max<uint64_t>(kWindow, options.order_tokens)));
+  Progress progress("order", 1, "blocks");
+  PerplexityOptions how;
+  how.window = kWindow;
+  sort_stack_by_perplexity(options.out, tokens, how, *bitstack::find_stack_order(options.order),
+                           [&](size_t done, size_t all) { progress.update(done, fmt::format("of {}", all)); });
+}
+
 void quantize(const Options& options, const GlobalOptions& global) {
   QuantizeOptions how;
   how.pure = options.pure;
@@ -78,6 +101,12 @@ void quantize(const Options& options, const GlobalOptions& global) {
   how.activation_bits = options.activation_bits;
   how.gptq = options.method == "gptq";
   how.clipping = *find_clipping(options.clip);
+  how.stack = {options.vectors, options.blocks, *bitstack::find_stack_order(options.order), 0};
+  const bool by_perplexity = options.order_by == "perplexity";
+  if (by_perplexity && options.order_text.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "[quantize] expected a text to sort the blocks by, found none",
+                "give one with --order-text FILE");
+  }
   if (!options.size.empty()) how.size = parse_byte_size(options.size);
   if (!options.candidates.empty()) {
     how.candidates.clear();
@@ -115,6 +144,7 @@ void quantize(const Options& options, const GlobalOptions& global) {
     report = quantize_model(*source, options.out, how, ledger,
                             [&](uint64_t done, const std::string& tensor) { progress.update(done, tensor); });
   }
+  if (by_perplexity && how.recipe->base == DType::kBitStack) sort_by_perplexity(options);
   print_transcode_report(report, options.out, global);
 }
 
@@ -123,7 +153,7 @@ std::string format_list() {
   for (const QuantRecipe& recipe : quant_recipes()) {
     const DTypeInfo& info = dtype_info(recipe.base);
     const std::string bits = is_stream(recipe.base)
-                                 ? std::string("   ~11-12")
+                                 ? std::string(recipe.base == DType::kBitStack ? "     ~1-10" : "   ~11-12")
                                  : fmt::format("{:>9.3f}", 8.0 * static_cast<double>(info.block_bytes) /
                                                                static_cast<double>(info.block_elements));
     out += fmt::format("  {:<8} {} bits  {}\n", recipe.name, bits, recipe.summary);
@@ -169,6 +199,29 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
       ->check(CLI::Range(1, 8))
       ->capture_default_str();
 
+  command
+      ->add_option("--vectors", options->vectors,
+                   "BITSTACK: vectors of the magnitudes of a block, 1 to 16 (default: by the size of the matrix)")
+      ->check(CLI::Range(1u, 16u));
+  command->add_option("--blocks", options->blocks, "BITSTACK: blocks of about one bit of each matrix")
+      ->check(CLI::Range(1u, 64u))
+      ->capture_default_str();
+  command
+      ->add_option("--order", options->order,
+                   "BITSTACK: blocks level by level by what they gain (average), by gain a byte (greedy), or random")
+      ->check(CLI::IsMember({"average", "greedy", "random"}))
+      ->capture_default_str();
+  command
+      ->add_option("--order-by", options->order_by,
+                   "BITSTACK: what a block gains: error (of the matrix's outputs) or perplexity (measured, slow)")
+      ->check(CLI::IsMember({"error", "perplexity"}))
+      ->capture_default_str();
+  command->add_option("--order-text", options->order_text,
+                      "Text for --order-by perplexity; not the one for calibration");
+  command->add_option("--order-tokens", options->order_tokens, "Tokens of it that are read, again for each block")
+      ->check(CLI::Range(uint64_t{512}, uint64_t{1} << 32))
+      ->capture_default_str();
+
   command->add_option("--compare", options->compare,
                       "Formats or sizes, e.g. BITMOD4,Q4_0,600M: measure them side by side");
   command->add_option("--text", options->comparison.text, "Text to compare on");
@@ -184,6 +237,7 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
       format_list() +
       "Vectors, norms, routers and position tables stay F32; the output matrix gets Q6_K or better.\n"
       "Example: mneme quantize model-f16.gguf model-q4.gguf --format Q4_K_M\n"
+      "Example: mneme quantize model.gguf stack.gguf --format BITSTACK --calibrate text.txt\n"
       "Example: mneme quantize model.gguf --compare BITMOD4,BITMOD3,Q4_0 --text wiki.txt --html formats.html");
   command->callback([options, &global] { quantize(*options, global); });
 }

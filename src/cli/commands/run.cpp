@@ -48,7 +48,10 @@ void print_end(const GenerationResult& result, const Engine& engine, const Globa
   } else {
     fmt::print("\n");
   }
-  if (global.verbose) fmt::print(stderr, "{}\n", generation_summary(result));
+  if (global.verbose) {
+    fmt::print(stderr, "{}\n", generation_summary(result));
+    if (const BlockStack* stack = engine.stack()) fmt::print(stderr, "{}\n", stack_line(*stack));
+  }
 }
 
 void complete(const Options& options, const GlobalOptions& global, Engine& engine, SessionRecorder* recorder,

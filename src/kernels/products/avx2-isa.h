@@ -136,6 +136,15 @@ struct Isa {
   static MNEME_INLINE Floats multiply(Floats a, Floats b) {
     return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
   }
+  static MNEME_INLINE __m256 add_signed_half(__m256 sum, __m256 v, __m256i words, unsigned bit) {
+    const __m256i top = _mm256_sll_epi32(words, _mm_cvtsi32_si128(static_cast<int>(31 - bit)));
+    const __m256i minus = _mm256_andnot_si256(top, _mm256_set1_epi32(static_cast<int>(0x80000000u)));
+    return _mm256_add_ps(sum, _mm256_xor_ps(v, _mm256_castsi256_ps(minus)));
+  }
+  /// sum + v in the rows whose word has bit `bit`, sum - v in the others.
+  static MNEME_INLINE Floats add_signed(Floats sum, Floats v, const uint8_t* words, unsigned bit) {
+    return {add_signed_half(sum.low, v.low, load(words), bit), add_signed_half(sum.high, v.high, load(words + 32), bit)};
+  }
 
   /// Numbers of differing bits of the bytes of rows, on their way.
   using Counts = Bytes;

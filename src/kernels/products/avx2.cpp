@@ -12,6 +12,7 @@
 #include "kernels/products/formats.h"
 #include "kernels/products/product_table.h"
 #include "kernels/products/target.h"
+#include "tensor/bitstack.h"
 #include "tensor/dfloat.h"
 
 #define MNEME_TARGET avx2
@@ -29,8 +30,8 @@ HWY_POP_ATTRIBUTES
 namespace mneme::kernels::products {
 
 const ProductTable& avx2_table() {
-  static constexpr ProductTable kTable = {&avx2::find_entry, &avx2::plane_entry, &avx2::quantize, &avx2::to_bf16,
-                                          &avx2::quantize_planes};
+  static constexpr ProductTable kTable = {&avx2::find_entry, &avx2::plane_entry, &avx2::signs_entry,
+                                          &avx2::quantize,   &avx2::to_bf16,     &avx2::quantize_planes};
   return kTable;
 }
 

@@ -84,6 +84,12 @@ struct Isa {
   static MNEME_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   static MNEME_INLINE Floats subtract_product(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
   static MNEME_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  /// sum + v in the rows whose word has bit `bit`, sum - v in the others.
+  static MNEME_INLINE Floats add_signed(Floats sum, Floats v, const uint8_t* words, unsigned bit) {
+    const __mmask16 plus =
+        _mm512_test_epi32_mask(_mm512_loadu_si512(words), _mm512_set1_epi32(static_cast<int>(1u << bit)));
+    return _mm512_mask_add_ps(_mm512_sub_ps(sum, v), plus, sum, v);
+  }
 
   /// Numbers of differing bits of rows, on their way.
   using Counts = __m512i;

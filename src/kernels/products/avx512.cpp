@@ -18,6 +18,7 @@
 #include "kernels/products/formats.h"
 #include "kernels/products/product_table.h"
 #include "kernels/products/target.h"
+#include "tensor/bitstack.h"
 #include "tensor/dfloat.h"
 
 #define MNEME_TARGET avx512
@@ -35,8 +36,8 @@ HWY_POP_ATTRIBUTES
 namespace mneme::kernels::products {
 
 const ProductTable& avx512_table() {
-  static constexpr ProductTable kTable = {&avx512::find_entry, &avx512::plane_entry, &avx512::quantize,
-                                          &avx512::to_bf16, &avx512::quantize_planes};
+  static constexpr ProductTable kTable = {&avx512::find_entry, &avx512::plane_entry, &avx512::signs_entry,
+                                          &avx512::quantize,   &avx512::to_bf16,     &avx512::quantize_planes};
   return kTable;
 }
 

@@ -197,7 +197,16 @@ struct Bipolar : FormatBase {
   static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
 };
 
-/// All of them, for building tables.
+/// The signs of a BitStack block (tensor/bitstack.h): bit b is level 2b less a zero of 1. Only packed; scales of one.
+struct Signs : FormatBase {
+  static constexpr size_t kBlock = 32, kBytes = 4;
+  static constexpr Planes kPlanes = Planes::kOne;
+  static constexpr bool kDoubled = true;
+  static constexpr int kZero = 1;
+  static constexpr std::array<HeaderRun, 0> kHeader = {};
+};
+
+/// All of them but Signs, for building tables.
 #define MNEME_INT8_FORMATS(X)                                                                                   \
   X(Q4_0)                                                                                                       \
   X(Q4_1)                                                                                                       \

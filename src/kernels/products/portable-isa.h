@@ -149,6 +149,15 @@ struct Isa {
     for (size_t r = 0; r < kStripeRows; ++r) a.v[r] *= b.v[r];
     return a;
   }
+  /// sum + v in the rows whose word has bit `bit`, sum - v in the others.
+  static MNEME_INLINE Floats add_signed(Floats sum, const Floats& v, const uint8_t* words, unsigned bit) {
+    for (size_t r = 0; r < kStripeRows; ++r) {
+      uint32_t word = 0;
+      std::memcpy(&word, words + 4 * r, sizeof word);
+      sum.v[r] += (word >> bit & 1u) != 0 ? v.v[r] : -v.v[r];
+    }
+    return sum;
+  }
 
   /// Numbers of differing bits of rows, on their way.
   using Counts = Ints;

@@ -10,6 +10,7 @@
 #include "kernels/products/formats.h"
 #include "kernels/products/product_table.h"
 #include "kernels/products/target.h"
+#include "tensor/bitstack.h"
 #include "tensor/dfloat.h"
 
 #define MNEME_TARGET portable
@@ -23,8 +24,8 @@
 namespace mneme::kernels::products {
 
 const ProductTable& portable_table() {
-  static constexpr ProductTable kTable = {&portable::find_entry, &portable::plane_entry, &portable::quantize,
-                                          &portable::to_bf16, &portable::quantize_planes};
+  static constexpr ProductTable kTable = {&portable::find_entry, &portable::plane_entry, &portable::signs_entry,
+                                          &portable::quantize,   &portable::to_bf16,     &portable::quantize_planes};
   return kTable;
 }
 

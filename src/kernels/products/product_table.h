@@ -61,6 +61,8 @@ struct ProductTable {
   ProductEntry (*find)(DType dtype, Layout layout);
   /// Products of bipolar types by bit-planes.
   ProductEntry (*find_planes)(DType dtype, Layout layout);
+  /// Products with the signs of a BitStack block, packed as they are stored (tensor/bitstack.h), in 8 bits.
+  ProductEntry (*find_signs)();
   /// Quantises `n_blocks` blocks of 32 floats: levels, anchors and the level sums of both halves of each block.
   void (*quantize)(const float* x, size_t n_blocks, int8_t* levels, float* anchors, int16_t* half_sums);
   void (*to_bf16)(const float* x, size_t n, uint16_t* out);

@@ -103,6 +103,10 @@ inline void tile_scales(BitMod3, const uint8_t* header, size_t n, TileScales& ti
   bitmod_scales<BitMod3>(header, n, tile);
 }
 
+inline void tile_scales(Signs, const uint8_t*, size_t n, TileScales& tile) {
+  for (size_t b = 0; b < n; ++b) Isa::store_floats(tile.scale[b], Isa::set_floats(1.0f));
+}
+
 template <int kBits>
 inline void tile_scales(Bipolar<kBits>, const uint8_t* header, size_t n, TileScales& tile) {
   constexpr size_t kGroups = Bipolar<kBits>::kBlock / kBlockColumns;

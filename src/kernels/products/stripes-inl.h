@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/products/bitstack_tile-inl.h"
 #include "kernels/products/operands-inl.h"
 #include "tensor/dfloat_tile-inl.h"
 
@@ -147,7 +148,7 @@ struct F32Product {
 };
 
 /// Where the bfloat16 tiles of a product come from.
-enum class Bf16Source : uint8_t { kRows, kPacked, kDf11, kDf12 };
+enum class Bf16Source : uint8_t { kRows, kPacked, kDf11, kDf12, kBitStack };
 
 template <Bf16Source kSource>
 struct Bf16Product {
@@ -168,6 +169,8 @@ struct Bf16Product {
           weights[s] = reinterpret_cast<const uint8_t*>(matrix.data) + 2 * element;
         } else if constexpr (kSource == Bf16Source::kRows) {
           plain_bf16(PlainRows(matrix, stripe + s, 2 * matrix.columns, 2 * k), columns, gathered[s]);
+        } else if constexpr (kSource == Bf16Source::kBitStack) {
+          decode_stack(matrix, stripe + s, k, columns, gathered[s]);
         } else {
           // Decoded whole before the products, which then are those of bfloat16 to the bit.
           const uint64_t tile = (stripe + s) * grid.column_tiles() + k / kTileColumns;
@@ -212,6 +215,10 @@ constexpr ProductEntry int8_entry(Layout layout) {
   return {function, Currency::kInt8, Format::kGroup, Format::kMinimum, kZero};
 }
 
+inline ProductEntry signs_entry() {
+  return {&run<Int8Product<Signs, Layout::kPacked>>, Currency::kInt8, Signs::kGroup, false, Signs::kZero};
+}
+
 inline ProductEntry find_entry(DType dtype, Layout layout) {
   const bool packed = layout == Layout::kPacked;
   switch (dtype) {
@@ -226,6 +233,8 @@ inline ProductEntry find_entry(DType dtype, Layout layout) {
       return {packed ? nullptr : &run<Bf16Product<Bf16Source::kDf11>>, Currency::kBf16};
     case DType::kDf12:
       return {packed ? nullptr : &run<Bf16Product<Bf16Source::kDf12>>, Currency::kBf16};
+    case DType::kBitStack:
+      return {packed ? nullptr : &run<Bf16Product<Bf16Source::kBitStack>>, Currency::kBf16};
     case DType::kF32:
       if (packed) return {&run<F32Product<DType::kF32, Layout::kPacked>>, Currency::kF32};
       break;

@@ -1,41 +1,26 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include "kernels/subspace.h"
 
-#include "budget/buffer.h"
-
-/// Dominant singular subspaces of a matrix, by a randomised range finder (Halko, Martinsson, Tropp, arXiv 0909.4061,
-/// algorithms 4.4 and 5.1) with two power iterations; no LAPACK.
+/// Singular subspaces (kernels/subspace.h) of a matrix that lies in memory, with the dense products of training.
 namespace mneme::train {
 
-/// Finds orthonormal bases. Costs about 12 m n (r + 8) operations for an m x n matrix and rank r.
+using kernels::orthonormalise_rows;
+using kernels::symmetric_eigen;
+
 class SubspaceFinder {
  public:
-  /// Working memory for matrices of up to `most_rows` x `most_columns` and this rank, under Tag::kScratch.
-  SubspaceFinder(Ledger& ledger, size_t most_rows, size_t most_columns, size_t rank);
+  /// As kernels::SubspaceFinder, with two power iterations.
+  SubspaceFinder(Ledger& ledger, size_t most_rows, size_t most_columns, size_t rank)
+      : finder_(ledger, most_rows, most_columns, rank, "subspaces of gradients") {}
 
-  /// basis [rank, rows]: row i is about the i-th left singular vector of g [rows, columns]. Always orthonormal:
-  /// directions that g does not have are filled with random ones. `draw` selects the random start. rank <= min(rows,
-  /// columns).
+  /// basis [rank, rows] of g [rows, columns].
   void left(const float* g, size_t rows, size_t columns, size_t rank, uint64_t draw, float* basis);
-  /// The same for right singular vectors: basis [rank, columns].
+  /// basis [rank, columns] of g [rows, columns].
   void right(const float* g, size_t rows, size_t columns, size_t rank, uint64_t draw, float* basis);
 
  private:
-  struct Input;
-  void find(const Input& input, size_t rank, uint64_t draw, float* basis);
-
-  Buffer memory_;
-  size_t longest_, wide_;
+  kernels::SubspaceFinder finder_;
 };
-
-/// Makes the rows of x [n, columns] orthonormal in their order; a row that depends on earlier ones is replaced by a
-/// random direction. n <= columns.
-void orthonormalise_rows(float* x, size_t n, size_t columns, uint64_t draw);
-
-/// Eigenvalues (descending) of the symmetric matrix a [n, n] and its eigenvectors as rows of `vectors` [n, n], by
-/// cyclic Jacobi rotations. `a` is destroyed.
-void symmetric_eigen(double* a, size_t n, double* values, double* vectors);
 
 }  // namespace mneme::train

@@ -1,0 +1,150 @@
+#include "kernels/subspace.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "base/philox.h"
+#include "kernels/vector_ops.h"
+
+namespace mneme::kernels {
+namespace {
+
+constexpr size_t kOversampling = 8;
+constexpr uint64_t kSeed = 0x73756273;  // any fixed number: the draw makes the difference
+
+float dot(const float* a, const float* b, size_t n) {
+  return vector_ops().dot(a, b, n);
+}
+void scale(const float* x, float factor, size_t n, float* y) {
+  vector_ops().scale(x, factor, n, y);
+}
+void add_scaled(const float* x, float factor, size_t n, float* y) {
+  vector_ops().add_scaled(x, factor, n, y);
+}
+
+void fill_random(float* x, size_t n, uint64_t draw, uint64_t row) {
+  PhiloxStream random(kSeed + draw, row);
+  for (size_t i = 0; i < n; ++i) x[i] = random.next_normal();
+}
+
+/// One pass of modified Gram-Schmidt of row i against the rows before it; returns the norm that is left.
+float project_out(float* x, size_t i, size_t columns) {
+  float* row = x + i * columns;
+  for (size_t j = 0; j < i; ++j) add_scaled(x + j * columns, -dot(row, x + j * columns, columns), columns, row);
+  return std::sqrt(dot(row, row, columns));
+}
+
+}  // namespace
+
+SubspaceFinder::SubspaceFinder(Ledger& ledger, size_t most_rows, size_t most_columns, size_t rank, std::string what,
+                               int power_iterations)
+    : longest_(std::max(most_rows, most_columns)), wide_(rank + kOversampling), power_iterations_(power_iterations) {
+  const size_t floats = 2 * wide_ * longest_, doubles = 2 * wide_ * wide_ + wide_;
+  memory_ = Buffer(ledger, Tag::kScratch, doubles * sizeof(double) + floats * sizeof(float), std::move(what));
+}
+
+void SubspaceFinder::left(const LinearMap& a, size_t rank, uint64_t draw, float* basis) {
+  find(a, false, rank, draw, basis);
+}
+
+void SubspaceFinder::right(const LinearMap& a, size_t rank, uint64_t draw, float* basis) {
+  find(a, true, rank, draw, basis);
+}
+
+void SubspaceFinder::find(const LinearMap& a, bool right, size_t rank, uint64_t draw, float* basis) {
+  const size_t length = right ? a.columns : a.rows, other = right ? a.rows : a.columns;
+  const size_t n = std::min({rank + kOversampling, length, other});
+  double* gram = memory_.as<double>().data();
+  double* vectors = gram + wide_ * wide_;
+  double* values = vectors + wide_ * wide_;
+  auto* y = reinterpret_cast<float*>(values + wide_);  // vectors of the wanted side
+  float* z = y + wide_ * longest_;                     // and of the other
+  const auto to_wanted = [&] { a.multiply(z, n, right, y); };
+  const auto to_other = [&] { a.multiply(y, n, !right, z); };
+  for (size_t i = 0; i < n; ++i) fill_random(z + i * other, other, draw, i);
+  to_wanted();
+  orthonormalise_rows(y, n, length, draw);
+  for (int i = 0; i < power_iterations_; ++i) {
+    to_other();
+    orthonormalise_rows(z, n, other, draw);
+    to_wanted();
+    orthonormalise_rows(y, n, length, draw);
+  }
+  // The range is known; singular vectors inside it are eigenvectors of (Y A)(Y A)^T.
+  to_other();
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j <= i; ++j) {
+      gram[i * n + j] = gram[j * n + i] = static_cast<double>(dot(z + i * other, z + j * other, other));
+    }
+  }
+  symmetric_eigen(gram, n, values, vectors);
+  for (size_t i = 0; i < rank; ++i) {
+    float* const row = basis + i * length;
+    std::fill_n(row, length, 0.0f);
+    for (size_t j = 0; j < n; ++j) add_scaled(y + j * length, static_cast<float>(vectors[i * n + j]), length, row);
+  }
+  orthonormalise_rows(basis, rank, length, draw);
+}
+
+void orthonormalise_rows(float* x, size_t n, size_t columns, uint64_t draw) {
+  for (size_t i = 0; i < n; ++i) {
+    float* row = x + i * columns;
+    // A second pass removes what rounding left of the first; a row that loses nearly everything was dependent.
+    float before = std::sqrt(dot(row, row, columns));
+    for (uint64_t attempt = 0;; ++attempt) {
+      if (before > 0) scale(row, 1.0f / before, columns, row);
+      const float left = before > 0 ? project_out(x, i, columns) : 0.0f;
+      if (left > 1e-4f) {
+        scale(row, 1.0f / left, columns, row);
+        const float again = project_out(x, i, columns);
+        scale(row, 1.0f / again, columns, row);
+        break;
+      }
+      fill_random(row, columns, draw, (attempt + 1) << 32 | i);
+      before = std::sqrt(dot(row, row, columns));
+    }
+  }
+}
+
+void symmetric_eigen(double* a, size_t n, double* values, double* vectors) {
+  std::fill_n(vectors, n * n, 0.0);
+  for (size_t i = 0; i < n; ++i) vectors[i * n + i] = 1;
+  constexpr int kMostSweeps = 30;
+  for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
+    double off = 0, diagonal = 0;
+    for (size_t i = 0; i < n; ++i) {
+      diagonal += a[i * n + i] * a[i * n + i];
+      for (size_t j = 0; j < i; ++j) off += a[i * n + j] * a[i * n + j];
+    }
+    if (off <= 1e-22 * diagonal) break;
+    for (size_t p = 0; p < n; ++p) {
+      for (size_t q = p + 1; q < n; ++q) {
+        const double apq = a[p * n + q];
+        if (apq == 0) continue;
+        const double theta = (a[q * n + q] - a[p * n + p]) / (2 * apq);
+        const double t = (theta >= 0 ? 1 : -1) / (std::abs(theta) + std::sqrt(theta * theta + 1));
+        const double c = 1 / std::sqrt(t * t + 1), s = t * c;
+        const auto rotate = [&](double& x, double& y) {
+          const double old = x;
+          x = c * old - s * y;
+          y = s * old + c * y;
+        };
+        for (size_t k = 0; k < n; ++k) rotate(a[k * n + p], a[k * n + q]);
+        for (size_t k = 0; k < n; ++k) rotate(a[p * n + k], a[q * n + k]);
+        for (size_t k = 0; k < n; ++k) rotate(vectors[p * n + k], vectors[q * n + k]);
+      }
+    }
+  }
+  std::vector<size_t> order(n);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t i, size_t j) { return a[i * n + i] > a[j * n + j]; });
+  for (size_t i = 0; i < n; ++i) values[i] = a[order[i] * n + order[i]];
+  // `a` is free now: it holds the sorted vectors on their way back.
+  for (size_t i = 0; i < n; ++i) std::copy_n(vectors + order[i] * n, n, a + i * n);
+  std::copy_n(a, n * n, vectors);
+}
+
+}  // namespace mneme::kernels
