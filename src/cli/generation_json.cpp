@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/byte_size.h"
 #include "cli/plan_table.h"
 
 namespace mneme::cli {
@@ -41,6 +42,9 @@ Json generation_json(const GenerationResult& result, const Engine& engine) {
               {"prompt_seconds", result.prompt_seconds},
               {"decode_seconds", result.decode_seconds},
               {"decode_tokens_per_second", decode_rate(result)}};
+  if (result.fetches.wanted > 0) {
+    out["kv_fetches"] = {{"wanted", result.fetches.wanted}, {"resident", result.fetches.resident}, {"bytes", result.fetches.bytes}};
+  }
   if (!result.stop_string.empty()) out["stop_string"] = result.stop_string;
   if (!logprobs.empty()) out["logprobs"] = logprobs;
   if (const BlockStack* stack = engine.stack()) out["weights"] = stack_json(*stack);
@@ -48,9 +52,14 @@ Json generation_json(const GenerationResult& result, const Engine& engine) {
 }
 
 std::string generation_summary(const GenerationResult& result) {
-  return fmt::format("{} prompt tokens ({} reused) in {:.2f} s, {} tokens at {:.1f} tokens/s, ended by {}", result.n_prompt,
+  std::string fetches;
+  if (result.fetches.wanted > 0) {
+    fetches = fmt::format(", {:.0f} % of the wanted chunks in memory, {} read", 100 * result.fetches.hit_rate(),
+                          format_byte_size(result.fetches.bytes));
+  }
+  return fmt::format("{} prompt tokens ({} reused) in {:.2f} s, {} tokens at {:.1f} tokens/s, ended by {}{}", result.n_prompt,
                      result.n_reused, result.prompt_seconds, result.tokens.size(), decode_rate(result),
-                     finish_reason_name(result.reason));
+                     finish_reason_name(result.reason), fetches);
 }
 
 }  // namespace mneme::cli

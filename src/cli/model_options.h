@@ -23,8 +23,9 @@ struct ModelOptions {
 
   /// Adds the options to a command.
   void add_to(CLI::App& command, bool with_sequences = false);
-  /// Checked form; with `--kv auto` after measuring. Throws Error.
-  PlanRequest request() const;
+  /// Checked form; with `--kv auto` after measuring. A policy that needs bases gets them unless only a plan is wanted. Throws
+  /// Error.
+  PlanRequest request(bool to_run = true) const;
   /// What `--kv auto` works with.
   KvAutoOptions kv_auto() const { return {model, memory, kv_text, kv_bound, !no_pack}; }
 };

@@ -1,7 +1,6 @@
 #include "context/block_files.h"
 
 #include <fcntl.h>
-#include <liburing.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,8 +13,7 @@
 namespace mneme {
 namespace {
 
-constexpr unsigned kDepth = 32;                  // reads in flight
-constexpr size_t kPieceBytes = size_t{1} << 20;  // bytes of one of them
+constexpr size_t kPieceBytes = size_t{1} << 20;  // bytes of one read
 
 /// An open file; -1 when it could not be opened.
 class File {
@@ -36,81 +34,23 @@ class File {
   int descriptor_;
 };
 
-/// Reads [offset, size of the span) with pread(); true when all of it came.
-bool read_plainly(int descriptor, std::span<std::byte> into, size_t offset) {
-  while (offset < into.size()) {
-    const ssize_t n = ::pread(descriptor, into.data() + offset, into.size() - offset, static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    offset += static_cast<size_t>(n);
-  }
-  return true;
-}
-
 }  // namespace
 
-struct BlockFiles::Ring {
-  io_uring ring;
-};
-
-BlockFiles::BlockFiles() : ring_(std::make_unique<Ring>()) {
-  if (::io_uring_queue_init(kDepth, &ring_->ring, 0) != 0) ring_.reset();
-}
-
-BlockFiles::~BlockFiles() {
-  if (ring_) ::io_uring_queue_exit(&ring_->ring);
-}
-
 void BlockFiles::read(std::span<Read> reads) {
-  if (ring_) {
-    read_through_ring(reads);
-    return;
-  }
-  for (Read& read : reads) {
-    const File file(read.path, O_RDONLY);
-    read.done = file.descriptor() >= 0 && read_plainly(file.descriptor(), read.into, 0);
-  }
-}
-
-void BlockFiles::read_through_ring(std::span<Read> reads) {
-  struct Piece {
-    size_t read, offset, bytes;
-  };
   std::vector<File> files;
-  std::vector<Piece> pieces;
-  std::vector<bool> failed(reads.size());
+  std::vector<ReadRequest> pieces;
+  std::vector<size_t> read_of;  // by piece
   for (size_t i = 0; i < reads.size(); ++i) {
     files.emplace_back(reads[i].path, O_RDONLY);
-    failed[i] = files[i].descriptor() < 0;
-    for (size_t at = 0; !failed[i] && at < reads[i].into.size(); at += kPieceBytes) {
-      pieces.push_back({i, at, std::min(kPieceBytes, reads[i].into.size() - at)});
+    reads[i].done = files[i].descriptor() >= 0;
+    for (size_t at = 0; reads[i].done && at < reads[i].into.size(); at += kPieceBytes) {
+      const auto bytes = static_cast<uint32_t>(std::min(kPieceBytes, reads[i].into.size() - at));
+      pieces.push_back({at, bytes, reads[i].into.data() + at, files[i].descriptor()});
+      read_of.push_back(i);
     }
   }
-  // Pieces wait in order for a free place; each that returns makes room for the next.
-  size_t next = 0;
-  unsigned in_flight = 0;
-  while (next < pieces.size() || in_flight > 0) {
-    while (next < pieces.size() && in_flight < kDepth) {
-      io_uring_sqe* const entry = ::io_uring_get_sqe(&ring_->ring);
-      if (entry == nullptr) break;
-      const Piece& piece = pieces[next];
-      ::io_uring_prep_read(entry, files[piece.read].descriptor(), reads[piece.read].into.data() + piece.offset,
-                           static_cast<unsigned>(piece.bytes), piece.offset);
-      ::io_uring_sqe_set_data64(entry, next++);
-      ++in_flight;
-    }
-    ::io_uring_submit(&ring_->ring);
-    io_uring_cqe* result = nullptr;
-    if (::io_uring_wait_cqe(&ring_->ring, &result) != 0) continue;  // interrupted
-    const Piece& piece = pieces[::io_uring_cqe_get_data64(result)];
-    if (result->res != static_cast<int>(piece.bytes)) {  // short, or refused: the plain way decides
-      const auto whole = reads[piece.read].into.first(piece.offset + piece.bytes);
-      if (!read_plainly(files[piece.read].descriptor(), whole, piece.offset)) failed[piece.read] = true;
-    }
-    ::io_uring_cqe_seen(&ring_->ring, result);
-    --in_flight;
-  }
-  for (size_t i = 0; i < reads.size(); ++i) reads[i].done = !failed[i];
+  reader_.start(pieces);
+  reader_.finish([&](size_t piece, int error) { reads[read_of[piece]].done &= error == 0; });
 }
 
 void BlockFiles::write(const std::string& path, std::span<const std::byte> bytes) {

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "budget/buffer.h"
+#include "context/async_reader.h"
 
 namespace mneme {
 
@@ -15,13 +14,8 @@ namespace mneme {
 /// one after another with pread().
 class BlockFiles {
  public:
-  BlockFiles();
-  ~BlockFiles();
-  BlockFiles(const BlockFiles&) = delete;
-  BlockFiles& operator=(const BlockFiles&) = delete;
-
   /// Whether io_uring is in use.
-  bool has_ring() const { return ring_ != nullptr; }
+  bool has_ring() const { return AsyncReader::has_ring(); }
 
   struct Read {
     std::string path;
@@ -34,10 +28,7 @@ class BlockFiles {
   static void write(const std::string& path, std::span<const std::byte> bytes);
 
  private:
-  struct Ring;
-  void read_through_ring(std::span<Read> reads);
-
-  std::unique_ptr<Ring> ring_;
+  AsyncReader reader_;
 };
 
 }  // namespace mneme

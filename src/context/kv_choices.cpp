@@ -172,8 +172,57 @@ void read_importance(Part& part, KvChoices& out) {
   out.importance = importance;
 }
 
-constexpr std::array<std::string_view, 11> kNames = {"f16",   "bf16", "f32", "kivi",   "token",    "bfp",
-                                                     "think", "mikv", "h2o", "window", "minicache"};
+/// Rank, budget and tiers of ShadowKV.
+void read_shadow(Part& part, KvChoices& out) {
+  KvChoices::Shadow shadow;
+  constexpr std::array<std::string_view, 2> kTiers = {"ram", "disk"};
+  shadow.rank = part.count("rank", shadow.rank, 1, 1u << 16, true);
+  if (const std::optional<std::string> budget = part.take("budget")) {
+    float percent = 0;
+    const char* const text_end = budget->data() + budget->size();
+    const auto [end, error] = std::from_chars(budget->data(), text_end, percent);
+    const bool is_share = error == std::errc{} && end + 1 == text_end && *end == '%';
+    if (is_share && percent > 0 && percent <= 100) {
+      shadow.share = percent / 100;
+    } else {
+      const auto [number_end, wrong] = std::from_chars(budget->data(), text_end, shadow.tokens);
+      if (wrong != std::errc{} || number_end != text_end || shadow.tokens == 0) {
+        part.wrong("a budget in tokens, or in percent of at most 100 %", *budget);
+      }
+      shadow.share = 0;
+    }
+  }
+  shadow.outliers = part.count("outliers", shadow.outliers, 0, 128);
+  shadow.fit = part.count("fit", shadow.fit, 256, 1u << 20);
+  if (shadow.fit % 256 != 0) part.wrong("a fit that is a multiple of 256", std::to_string(shadow.fit));
+  shadow.on_disk = part.choice("values", kTiers, 0) == 1;
+  out.residual = part.count("residual", out.residual, 32, 1u << 20);
+  out.shadow = shadow;
+}
+
+/// A density up to 1.
+float density(Part& part, const std::string& key, float otherwise, bool main = false) {
+  const std::optional<std::string> text = part.take(key, main);
+  if (!text) return otherwise;
+  float value = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
+  if (error != std::errc{} || end != text->data() + text->size() || !(value > 0 && value <= 1)) {
+    part.wrong(fmt::format("{} above 0 and up to 1", key), *text);
+  }
+  return value;
+}
+
+void read_features(Part& part, KvChoices& out) {
+  KvChoices::Features features;
+  features.keys = features.values = density(part, "r", features.keys, true);
+  features.keys = density(part, "keys", features.keys);
+  features.values = density(part, "values", features.values);
+  out.residual = part.count("residual", out.residual, 1, 1u << 20);
+  out.features = features;
+}
+
+constexpr std::array<std::string_view, 13> kNames = {"f16",   "bf16", "f32", "kivi",   "token",     "bfp",
+                                                     "think", "mikv", "h2o", "window", "minicache", "shadowkv", "cskv"};
 
 }  // namespace
 
@@ -213,6 +262,12 @@ KvChoices KvChoices::parse(std::string_view text) {
       sharing.t = part.fraction("t", sharing.t);
       sharing.gamma = part.fraction("gamma", sharing.gamma);
       out.sharing = sharing;
+    } else if (name == "shadowkv") {
+      only_once(out.shadow.has_value());
+      read_shadow(part, out);
+    } else if (name == "cskv") {
+      only_once(out.features.has_value());
+      read_features(part, out);
     } else if (name == "window") {
       only_once(out.window.has_value());
       out.window = Window{part.count("sink", 8, 0, 1u << 16), part.count("recent", 2048, 1, 1u << 30, true)};
@@ -224,7 +279,7 @@ KvChoices KvChoices::parse(std::string_view text) {
     if (plus == std::string_view::npos) break;
     begin = plus + 1;
   }
-  if (plain && *plain != "f16" && (out.seals() || out.window || out.importance || out.sharing)) {
+  if (plain && *plain != "f16" && (out.seals() || out.window || out.importance || out.sharing || out.shadow || out.features)) {
     fail(ErrorCode::kInvalidArgument, "[kv policy] expected {} alone: recent tokens beside other choices are kept as f16, "
          "found '{}'", *plain, text);
   }
@@ -236,6 +291,16 @@ KvChoices KvChoices::parse(std::string_view text) {
     fail(ErrorCode::kInvalidArgument,
          "[kv policy] expected minicache with kivi, token or bfp:B,sort=off, found '{}'; merged layers must hold the same tokens "
          "and channels", text);
+  }
+  if (out.features && (out.prune > 0 || out.sort || out.window || out.importance || out.sharing || out.shadow)) {
+    fail(ErrorCode::kInvalidArgument,
+         "[kv policy] expected cskv with kivi, token or bfp:B,sort=off, found '{}'; features are no channels, and their bases differ "
+         "by layer", text);
+  }
+  if (out.shadow && (out.seals() || out.window || out.importance || out.sharing)) {
+    fail(ErrorCode::kInvalidArgument,
+         "[kv policy] expected shadowkv alone, found '{}'; its keys are a product that other codecs and layers cannot read, and "
+         "it must hold every token", text);
   }
   if (out.window && (out.seals() || out.importance)) {
     fail(ErrorCode::kInvalidArgument, "[kv policy] expected window alone, found '{}'; a window is small and kept as f16", text);

@@ -21,6 +21,9 @@ namespace mneme {
 ///   h2o[:keep=0.2,residual]              the same with the others dropped: the baseline
 ///   minicache[:start=0.5,t=0.6,gamma=0.05]    layers from `start` of the depth on share directions in pairs
 ///   window[:sink=8,recent=2048]          only the first `sink` and the last `recent` tokens
+///   shadowkv[:rank=160,budget=1.5%,values=ram|disk,outliers=24,fit=1024,residual]
+///       keys of rank `rank`, values in a slower tier, generated tokens see `budget` tokens that are chosen for each
+///   cskv[:r=0.25,keys=,values=,residual]    r features a channel of keys and values, in bases fitted to the model
 struct KvChoices {
   /// Codec of sealed blocks of keys or values.
   struct Codec {
@@ -46,16 +49,33 @@ struct KvChoices {
     bool operator==(const Sharing&) const = default;
   };
 
+  struct Shadow {
+    uint32_t rank = 160;
+    float share = 0.015f;             ///< Of the sealed tokens that a generated one sees, but 256 at least; 0: see `tokens`.
+    uint32_t tokens = 0;              ///< The same as a number.
+    uint32_t outliers = 24;           ///< Chunks a kv head that stay exact, for 1024 tokens of the budget.
+    uint32_t fit = 1024;              ///< Tokens that the basis is fitted to.
+    bool on_disk = false;             ///< Values in a file.
+    bool operator==(const Shadow&) const = default;
+  };
+
+  struct Features {
+    float keys = 0.25f, values = 0.25f;  ///< Features a channel.
+    bool operator==(const Features&) const = default;
+  };
+
   DType plain = DType::kF16;          ///< Of plain stores, when nothing below is chosen.
   std::optional<Window> window;       ///< Token policy.
   std::optional<Importance> importance;  ///< Token policy.
   std::optional<Sharing> sharing;     ///< Layer sharing.
+  std::optional<Features> features;   ///< Channel map: features in bases that were fitted to the model.
+  std::optional<Shadow> shadow;       ///< Placement, and a channel map of its own.
   float prune = 0;                    ///< Channel map: fraction of the key channels that are dropped, 0: none.
   bool sort = false;                  ///< Channel map: key channels in order of size.
   Codec keys, values;                 ///< Element codec.
   uint32_t residual = 64;            ///< The newest tokens that stay in full precision at least.
 
-  /// True when blocks are sealed at all.
+  /// True when blocks of codes are sealed, of all channels or some.
   bool seals() const { return keys.coded || values.coded || prune > 0; }
 
   /// Throws Error(kInvalidArgument) that says what is wrong, with the nearest known name, or why choices do not go together.

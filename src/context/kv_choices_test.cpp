@@ -39,6 +39,14 @@ TEST(KvChoices, ReadsWhatItIsTold) {
   EXPECT_TRUE(KvChoices::parse("bfp:4").sort);
   EXPECT_FALSE(KvChoices::parse("bfp:4,sort=off").sort);
   EXPECT_EQ(KvChoices::parse("window:sink=4,recent=100").window, (KvChoices::Window{4, 100}));
+  KvChoices::Shadow shadow;
+  EXPECT_EQ(KvChoices::parse("shadowkv").shadow, shadow);
+  shadow.rank = 64;
+  shadow.share = 0.02f;
+  shadow.on_disk = true;
+  EXPECT_EQ(KvChoices::parse("shadowkv:64,budget=2%,values=disk").shadow, shadow);
+  shadow = {.rank = 160, .share = 0, .tokens = 2048, .outliers = 0, .fit = 512, .on_disk = false};
+  EXPECT_EQ(KvChoices::parse("shadowkv:budget=2048,outliers=0,fit=512").shadow, shadow);
   EXPECT_EQ(KvChoices::parse("mikv").importance, (KvChoices::Importance{0.2f, 16, 2, true}));
   EXPECT_EQ(KvChoices::parse("mikv:hi=8,lo=3,keep=0.1,balance=off").importance, (KvChoices::Importance{0.1f, 8, 3, false}));
   EXPECT_EQ(KvChoices::parse("h2o:0.3").importance, (KvChoices::Importance{0.3f, 16, 0, true}));
@@ -67,6 +75,11 @@ TEST(KvChoices, SaysWhatIsWrong) {
   EXPECT_THAT(refusal("h2o:lo=2"), HasSubstr("found 'lo'"));
   EXPECT_THAT(refusal("minicache+think:0.5"), HasSubstr("same tokens"));
   EXPECT_THAT(refusal("minicache+h2o"), HasSubstr("same tokens"));
+  EXPECT_THAT(refusal("shadowkv+kivi:2"), HasSubstr("shadowkv alone"));
+  EXPECT_THAT(refusal("shadowkv:budget=0%"), HasSubstr("budget in tokens, or in percent"));
+  EXPECT_THAT(refusal("shadowkv:budget=1.5"), HasSubstr("budget in tokens, or in percent"));
+  EXPECT_THAT(refusal("shadowkv:fit=300"), HasSubstr("multiple of 256"));
+  EXPECT_THAT(refusal("shadowkv:values=tape"), HasSubstr("ram, disk"));
   EXPECT_THAT(refusal("window+kivi:2"), HasSubstr("window alone"));
   EXPECT_THAT(refusal("f32+kivi:2"), HasSubstr("f32 alone"));
   EXPECT_THAT(refusal(""), HasSubstr("found ''"));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <numeric>
 #include <vector>
 
 #include "base/philox.h"
@@ -14,6 +16,9 @@ struct KvExample {
   KvShape shape;
   size_t n_heads, n_tokens;
   std::vector<float> q, k, v;
+  TokenRole role = TokenRole::kGiven;
+  std::shared_ptr<const RopeSpec> rope;  ///< Null: positions do not matter. See rotate().
+  RopeAngles angles;
 
   KvExample(KvShape s, size_t heads, size_t tokens) : shape(s), n_heads(heads), n_tokens(tokens) {
     PhiloxStream random(11);
@@ -27,12 +32,28 @@ struct KvExample {
 
   KvRows rows(size_t first, size_t n) const {
     const size_t ks = shape.n_kv_heads * shape.key_dim, vs = shape.n_kv_heads * shape.value_dim;
-    return {k.data() + first * ks, v.data() + first * vs, ks, vs, n, nullptr, 0};
+    return {k.data() + first * ks, v.data() + first * vs, ks, vs, n, rope ? &angles : nullptr, first};
   }
 
   KvQueries queries(size_t first) const {
     const size_t qs = n_heads * shape.key_dim;
-    return {q.data() + first * qs, qs, n_heads, 1 / std::sqrt(static_cast<float>(shape.key_dim))};
+    return {q.data() + first * qs, qs, n_heads, 1 / std::sqrt(static_cast<float>(shape.key_dim)), 0, nullptr, role};
+  }
+
+  /// Gives the tokens positions from 0 on: stores rotate the keys from now on. Queries are taken to be rotated.
+  void rotate(const RopeSpec& spec) {
+    rope = std::make_shared<const RopeSpec>(spec);
+    std::vector<int32_t> positions(n_tokens);
+    std::iota(positions.begin(), positions.end(), 0);
+    angles = RopeAngles(*rope, positions);
+  }
+  /// The keys as queries meet them.
+  std::vector<float> rotated_keys() const {
+    std::vector<float> out = k;
+    for (size_t t = 0; rope && t < n_tokens; ++t) {
+      angles.rotate(out.data() + t * shape.n_kv_heads * shape.key_dim, shape.n_kv_heads, shape.key_dim, t);
+    }
+    return out;
   }
 
   std::vector<double> reference() const {
@@ -109,6 +130,68 @@ inline KvExample outlier_example(size_t n_tokens) {
   }
   return e;
 }
+
+/// Keys as hidden states make them: few directions before RoPE, and neighbours alike. The hidden state of 256 channels is an
+/// autoregression (`memory` a token) with sizes (i + 1)^-0.85, keys and queries are random projections of it; `seed` draws the text,
+/// the projections are always the same.
+inline KvExample hidden_state_example(KvShape shape, size_t n_heads, size_t n_tokens, uint64_t seed,
+                                      float memory = 0.98f) {
+  constexpr size_t kWidth = 256;
+  KvExample e(shape, n_heads, n_tokens);
+  const size_t channels = shape.n_kv_heads * shape.key_dim;
+  PhiloxStream weights(3), random(seed, 5);
+  std::vector<float> projection(kWidth * channels), hidden(kWidth), size(kWidth);
+  for (float& w : projection) w = weights.next_normal();
+  for (size_t i = 0; i < kWidth; ++i) {
+    size[i] = std::pow(static_cast<float>(i + 1), -0.85f);
+    hidden[i] = random.next_normal();
+  }
+  for (size_t t = 0; t < n_tokens; ++t) {
+    float* const key = e.k.data() + t * channels;
+    std::fill_n(key, channels, 0.0f);
+    for (size_t i = 0; i < kWidth; ++i) {
+      hidden[i] = memory * hidden[i] + std::sqrt(1 - memory * memory) * random.next_normal();
+      for (size_t c = 0; c < channels; ++c) key[c] += size[i] * hidden[i] * projection[i * channels + c];
+    }
+  }
+  RopeParameters parameters;
+  parameters.n_rot = shape.key_dim;
+  e.rotate(make_rope(parameters));
+  return e;
+}
+
+/// hidden_state_example() of one kv head, two query heads and 128 channels, with 20 tokens in it whose keys have nothing to do
+/// with their neighbours'. Every query looks for one token: one of those (`for_odd`) or any other.
+struct OddTokensExample {
+  KvExample example;
+  std::vector<size_t> odd;
+
+  OddTokensExample(size_t n_tokens, bool for_odd) : example(hidden_state_example({1, 128, 128, 0}, 2, n_tokens, 1)) {
+    constexpr size_t kDim = 128;
+    const auto norm = [](const float* x) {
+      double sum = 0;
+      for (size_t c = 0; c < kDim; ++c) sum += static_cast<double>(x[c]) * static_cast<double>(x[c]);
+      return static_cast<float>(std::sqrt(sum));
+    };
+    PhiloxStream random(21);
+    const size_t step = (n_tokens - 200) / 20;
+    for (size_t i = 0; i < 20; ++i) {
+      odd.push_back(50 + i * step + random.next_below(static_cast<uint32_t>(step)));
+      float* const key = example.k.data() + odd.back() * kDim;
+      const float size = norm(key);
+      for (size_t c = 0; c < kDim; ++c) key[c] = random.next_normal();
+      const float factor = size / norm(key);
+      for (size_t c = 0; c < kDim; ++c) key[c] *= factor;
+    }
+    const std::vector<float> keys = example.rotated_keys();
+    for (size_t t = 0; t < n_tokens; ++t) {
+      const size_t target = for_odd ? odd[t % odd.size()] : t * 2654435761u % (n_tokens - 150);
+      const float* const key = keys.data() + target * kDim;
+      const float size = norm(key), factor = 10 * std::sqrt(static_cast<float>(kDim)) / (size * size);  // a logit of 10
+      for (size_t i = 0; i < 2 * kDim; ++i) example.q[t * 2 * kDim + i] = factor * key[i % kDim];
+    }
+  }
+};
 
 /// |out - want| / |want| over everything that two stores give for the same sequence.
 inline double relative_difference(const std::vector<float>& out, const std::vector<float>& want) {

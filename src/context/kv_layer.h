@@ -29,6 +29,12 @@ struct KvRows {
   size_t first_angle;        ///< Index of the first of these tokens in `angles`.
 };
 
+/// Where tokens come from.
+enum class TokenRole : uint8_t {
+  kGiven,      ///< Prompt, or text that is only scored.
+  kGenerated,  ///< The model's own, one at a time.
+};
+
 /// Queries of the same tokens.
 struct KvQueries {
   const float* q;          ///< [n_tokens, n_heads * key_dim] after RoPE, rows q_stride floats apart.
@@ -37,6 +43,7 @@ struct KvQueries {
   float scale;             ///< Factor of the dot products.
   float softcap = 0;       ///< 0: off.
   const float* sinks = nullptr;  ///< [n_heads] logits without a value, or null.
+  TokenRole role = TokenRole::kGiven;  ///< Of all these tokens.
 };
 
 /// Keys and values of one layer of one sequence, behind whatever codec, policy and placement the store was made with.
@@ -46,14 +53,16 @@ struct KvQueries {
 ///
 /// What a token's query sees, and the state after it, depend on the tokens up to it alone: not on how the sequence was
 /// cut into calls, nor on where a prompt ended. Stores that drop precision with age do so at fixed positions, so a
-/// sequence can be resumed, shared and replayed.
+/// sequence can be resumed, shared and replayed. The one exception is TokenRole: a store may let generated tokens see less
+/// than given ones, for speed. What it stores of either is the same.
 class KvLayer : public LayerState {
  public:
   /// Makes room for n_tokens more, at positions n_tokens(), n_tokens() + 1, ... Throws Error(kOutOfBudget,
   /// kContextOverflow or kInvalidArgument) before anything is changed.
   virtual void reserve(size_t n_tokens) = 0;
   /// Appends tokens that room was made for and writes the causal attention of each over everything it may see:
-  /// out [n_tokens, n_heads * value_dim], rows out_stride floats apart. Does not throw. Parallel inside.
+  /// out [n_tokens, n_heads * value_dim], rows out_stride floats apart. Does not throw: what fails is told by trouble().
+  /// Parallel inside.
   virtual void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) = 0;
 };
 

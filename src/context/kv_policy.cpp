@@ -4,15 +4,17 @@
 
 #include "base/checked_math.h"
 #include "context/coded_kv.h"
+#include "context/cskv_kv.h"
 #include "context/dense_kv.h"
 #include "context/merged_kv.h"
 #include "context/mikv_kv.h"
+#include "context/shadow_kv.h"
 
 namespace mneme {
 namespace {
 
 /// Layers with a sliding window hold little and need a ring: they stay plain.
-bool seals(const KvChoices& choices, const KvShape& shape) { return choices.seals() && shape.window == 0; }
+bool seals(const KvChoices& choices, const KvShape& shape) { return choices.seals() && !choices.features && shape.window == 0; }
 
 /// What a plain layer holds: with `window`, the smaller of the model's window and the policy's, and first tokens unless the
 /// model itself does not look back that far.
@@ -39,6 +41,32 @@ KvPolicy KvPolicy::parse(std::string_view text) {
   return policy;
 }
 
+KvPolicy KvPolicy::collecting(std::shared_ptr<KvMoments> moments) {
+  KvPolicy policy = parse("f16");
+  policy.moments_ = std::move(moments);
+  return policy;
+}
+
+void KvPolicy::set_bases(std::shared_ptr<const KvBases> bases) {
+  bases_ = std::move(bases);
+  name_ = fmt::format("{}#{:016x}", name_.substr(0, name_.find('#')), bases_->identity());
+}
+
+KvBases::Layer KvPolicy::fit(const KvShape& shape, const KvMoments::Layer& moments) const {
+  KvBases::Layer layer;
+  layer.keys = CskvKv::key_map(shape, choices_);
+  layer.values = CskvKv::value_map(shape, choices_);
+  if (!moments.keys || !moments.values) fail(ErrorCode::kInvalidArgument, "[fit bases] expected keys and values, found none");
+  const auto fit_one = [](const FeatureMap& map, const SecondMoments& of, std::vector<float>& basis, double& error) {
+    basis.resize(map.rank * map.channels);
+    of.basis(map.rank, basis.data());
+    error = of.error_of(basis.data(), map.rank);
+  };
+  fit_one(layer.keys, *moments.keys, layer.key_basis, layer.key_error);
+  fit_one(layer.values, *moments.values, layer.value_basis, layer.value_error);
+  return layer;
+}
+
 std::vector<KvPlace::Role> KvPolicy::roles(std::span<const std::optional<KvShape>> layers) const {
   std::vector<KvPlace::Role> roles(layers.size(), KvPlace::Role::kAlone);
   if (!choices_.sharing) return roles;
@@ -56,9 +84,15 @@ StateSpec KvPolicy::spec(const KvShape& shape, uint64_t max_tokens, uint32_t max
     return MergedKv::spec(shape, choices_, max_tokens, max_batch, place.role == KvPlace::Role::kUpper);
   }
   if (choices_.importance && shape.window == 0) return MikvKv::spec(shape, choices_);
+  if (choices_.shadow && shape.window == 0) return ShadowKv::spec(shape, choices_, max_tokens);
+  if (choices_.features && shape.window == 0) return CskvKv::spec(shape, choices_, max_tokens);
   if (seals(choices_, shape)) return CodedKv::spec(shape, choices_, max_tokens);
   const Plain plain = plain_of(choices_, shape);
   return DenseKv::spec(plain.shape, choices_.plain, max_tokens, max_batch, plain.sinks);
+}
+
+uint64_t KvPolicy::working_bytes(const KvShape& shape, uint64_t max_tokens) const {
+  return choices_.shadow && shape.window == 0 ? ShadowKv::working_bytes(shape, choices_, max_tokens) : 0;
 }
 
 std::unique_ptr<KvLayer> KvPolicy::make_layer(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch,
@@ -71,9 +105,15 @@ std::unique_ptr<KvLayer> KvPolicy::make_layer(const KvShape& shape, uint64_t max
                                       ledger);
   }
   if (choices_.importance && shape.window == 0) return std::make_unique<MikvKv>(shape, choices_, max_tokens, ledger);
+  if (choices_.shadow && shape.window == 0) return std::make_unique<ShadowKv>(shape, choices_, max_tokens, ledger);
+  if (choices_.features && shape.window == 0) {
+    return std::make_unique<CskvKv>(shape, choices_, max_tokens, bases_, place.layer, ledger);
+  }
   if (seals(choices_, shape)) return std::make_unique<CodedKv>(shape, choices_, max_tokens, ledger);
   const Plain plain = plain_of(choices_, shape);
-  return std::make_unique<DenseKv>(plain.shape, choices_.plain, max_tokens, max_batch, ledger, plain.sinks);
+  std::unique_ptr<KvLayer> store =
+      std::make_unique<DenseKv>(plain.shape, choices_.plain, max_tokens, max_batch, ledger, plain.sinks);
+  return moments_ ? collect_moments(std::move(store), shape, *moments_, place.layer) : std::move(store);
 }
 
 }  // namespace mneme

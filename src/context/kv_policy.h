@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "context/kv_bases.h"
 #include "context/kv_choices.h"
 #include "context/kv_layer.h"
 
@@ -20,6 +21,7 @@ struct KvPlace {
   Role role = Role::kAlone;
   /// What the lower layer makes and the upper one joins.
   std::shared_ptr<MergedPair>* pair = nullptr;
+  size_t layer = 0;  ///< Number of the layer in the model.
 };
 
 /// How keys and values are kept, as the user names it (`--kv f16`). Parsed and checked once; makes the stores.
@@ -28,11 +30,22 @@ class KvPolicy {
   /// See KvChoices. Throws Error(kInvalidArgument).
   static KvPolicy parse(std::string_view text);
 
+  /// Plain stores whose keys and values are added to `moments`, which has a place for each layer of the model.
+  static KvPolicy collecting(std::shared_ptr<KvMoments> moments);
+
+  /// As the user names it; with bases, their number behind a '#': states of equal names may be exchanged.
   const std::string& name() const { return name_; }
+  /// True when stores can only be made after set_bases(). Bytes are known before.
+  bool needs_bases() const { return choices_.features.has_value(); }
+  void set_bases(std::shared_ptr<const KvBases> bases);
+  /// The bases that a layer of this shape needs, from what was collected of it.
+  KvBases::Layer fit(const KvShape& shape, const KvMoments::Layer& moments) const;
   const KvChoices& choices() const { return choices_; }
   /// Bytes that a layer of this shape will hold, by tokens. `max_tokens` bounds the sequence, `max_batch` the tokens of one
   /// append.
   StateSpec spec(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch, const KvPlace& place = {}) const;
+  /// Working memory beside the state that such a layer may take during a call.
+  uint64_t working_bytes(const KvShape& shape, uint64_t max_tokens) const;
   std::unique_ptr<KvLayer> make_layer(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch, Ledger& ledger,
                                       const KvPlace& place = {}) const;
 
@@ -42,6 +55,8 @@ class KvPolicy {
  private:
   std::string name_;
   KvChoices choices_;
+  std::shared_ptr<const KvBases> bases_;
+  std::shared_ptr<KvMoments> moments_;
 };
 
 }  // namespace mneme

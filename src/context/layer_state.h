@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "context/state_io.h"
@@ -49,6 +50,27 @@ struct PageRange {
   int64_t begin = 0, end = 0;
 };
 
+/// What a state with a slow tier brought from there since it was made.
+struct FetchCounts {
+  uint64_t wanted = 0;    ///< Pieces that attention asked for,
+  uint64_t resident = 0;  ///< and those of them that were in the fast tier already.
+  uint64_t bytes = 0;     ///< Read from the slow tier.
+
+  FetchCounts& operator+=(const FetchCounts& other) {
+    wanted += other.wanted;
+    resident += other.resident;
+    bytes += other.bytes;
+    return *this;
+  }
+  FetchCounts& operator-=(const FetchCounts& other) {
+    wanted -= other.wanted;
+    resident -= other.resident;
+    bytes -= other.bytes;
+    return *this;
+  }
+  double hit_rate() const { return wanted == 0 ? 0 : static_cast<double>(resident) / static_cast<double>(wanted); }
+};
+
 /// State of one layer of one sequence: keys and values, or a recurrent state. Owned by the sequence, counted in the
 /// ledger, used by one thread of control at a time.
 ///
@@ -63,6 +85,10 @@ class LayerState {
   virtual uint64_t bytes() const = 0;
   /// Tokens seen.
   virtual int64_t n_tokens() const = 0;
+  /// Why the state is of no use any more, in one line, such as a device that failed under it; empty: all is well. Nothing
+  /// that comes out of it then counts.
+  virtual std::string_view trouble() const { return {}; }
+  virtual FetchCounts fetches() const { return {}; }
   /// Forgets the tokens from `n_tokens` on. Returns false, and changes nothing, when the state cannot do that.
   virtual bool truncate(int64_t n_tokens) = 0;
   /// An independent copy of everything (named, since it is expensive). Throws Error(kOutOfBudget).

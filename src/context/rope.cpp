@@ -49,7 +49,7 @@ RopeSpec make_rope(const RopeParameters& p) {
 }
 
 RopeAngles::RopeAngles(const RopeSpec& spec, std::span<const int32_t> positions)
-    : pairing_(spec.pairing), n_pairs_(spec.n_pairs()) {
+    : spec_(&spec), pairing_(spec.pairing), n_pairs_(spec.n_pairs()) {
   cosines_.resize(positions.size() * n_pairs_);
   sines_.resize(positions.size() * n_pairs_);
   for (size_t t = 0; t < positions.size(); ++t) {
@@ -67,6 +67,50 @@ void RopeAngles::rotate(float* x, size_t n_heads, size_t head_dim, size_t token)
   const kernels::VectorOps& ops = kernels::vector_ops();
   const auto turn = pairing_ == RopeSpec::Pairing::kHalves ? ops.rope_halves : ops.rope_interleaved;
   for (size_t head = 0; head < n_heads; ++head) turn(x + head * head_dim, cosines(token), sines(token), n_pairs_);
+}
+
+RopeRuns::RopeRuns(const RopeSpec* spec, size_t longest) : spec_(spec) {
+  if (spec == nullptr || spec->pairing == RopeSpec::Pairing::kNone) {
+    spec_ = nullptr;
+    return;
+  }
+  for (size_t step = 0; step < longest; ++step) {
+    for (const float frequency : spec->frequency) {
+      const double angle = static_cast<double>(step) * static_cast<double>(frequency);
+      cosines_.push_back(static_cast<float>(std::cos(angle)));
+      sines_.push_back(static_cast<float>(std::sin(angle)));
+    }
+  }
+}
+
+void RopeRuns::turn(float* rows, size_t stride, size_t n, int64_t position, bool back) const {
+  if (spec_ == nullptr) return;
+  const size_t n_pairs = spec_->n_pairs();
+  assert(n * n_pairs <= cosines_.size());
+  const float magnitude = back ? 1 / spec_->magnitude : spec_->magnitude, sign = back ? -1.0f : 1.0f;
+  std::vector<float> angles(4 * n_pairs);
+  float* const first_cosine = angles.data();
+  float* const first_sine = first_cosine + n_pairs;
+  float* const cosine = first_sine + n_pairs;
+  float* const sine = cosine + n_pairs;
+  for (size_t i = 0; i < n_pairs; ++i) {
+    // In double down to one turn: see RopeAngles.
+    const double angle = std::remainder(static_cast<double>(position) * static_cast<double>(spec_->frequency[i]),
+                                        2 * std::numbers::pi);
+    first_cosine[i] = magnitude * std::cos(static_cast<float>(angle));
+    first_sine[i] = magnitude * std::sin(static_cast<float>(angle));
+  }
+  const kernels::VectorOps& ops = kernels::vector_ops();
+  const auto rotate = spec_->pairing == RopeSpec::Pairing::kHalves ? ops.rope_halves : ops.rope_interleaved;
+  for (size_t t = 0; t < n; ++t) {
+    const float* const step_cosine = cosines_.data() + t * n_pairs;
+    const float* const step_sine = sines_.data() + t * n_pairs;
+    for (size_t i = 0; i < n_pairs; ++i) {
+      cosine[i] = first_cosine[i] * step_cosine[i] - first_sine[i] * step_sine[i];
+      sine[i] = sign * (first_sine[i] * step_cosine[i] + first_cosine[i] * step_sine[i]);
+    }
+    rotate(rows + t * stride, cosine, sine, n_pairs);
+  }
 }
 
 }  // namespace mneme

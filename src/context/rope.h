@@ -48,11 +48,33 @@ class RopeAngles {
 
   /// Rotates `n_heads` vectors of `head_dim` floats of one token in place.
   void rotate(float* x, size_t n_heads, size_t head_dim, size_t token) const;
+  /// What the angles were made from; lives as long as the model.
+  const RopeSpec& spec() const { return *spec_; }
 
  private:
+  const RopeSpec* spec_ = nullptr;
   RopeSpec::Pairing pairing_ = RopeSpec::Pairing::kNone;
   size_t n_pairs_ = 0;
   std::vector<float> cosines_, sines_;
+};
+
+/// Rotations of runs of consecutive positions anywhere, for stores that keep keys unrotated: one sine and cosine
+/// a run and pair, the others by the addition theorem.
+class RopeRuns {
+ public:
+  /// For runs of up to `longest` positions. `spec` (null: no rotation) outlives this.
+  RopeRuns(const RopeSpec* spec, size_t longest);
+
+  /// Rotates n <= longest rows, `stride` floats apart, by the angles of `position`, `position` + 1, ...
+  void rotate(float* rows, size_t stride, size_t n, int64_t position) const { turn(rows, stride, n, position, false); }
+  /// The inverse, the magnitude included.
+  void rotate_back(float* rows, size_t stride, size_t n, int64_t position) const { turn(rows, stride, n, position, true); }
+
+ private:
+  void turn(float* rows, size_t stride, size_t n, int64_t position, bool back) const;
+
+  const RopeSpec* spec_;
+  std::vector<float> cosines_, sines_;  ///< [longest, n_pairs] of the steps inside a run.
 };
 
 }  // namespace mneme

@@ -67,5 +67,30 @@ TEST(Rope, ScoresDependOnDistanceOnly) {
   }
 }
 
+TEST(Rope, RunsTurnAsSingleTokensDo) {
+  for (const auto pairing : {RopeSpec::Pairing::kInterleaved, RopeSpec::Pairing::kHalves}) {
+    RopeParameters parameters;
+    parameters.pairing = pairing;
+    parameters.n_rot = 24;
+    RopeSpec spec = make_rope(parameters);
+    spec.magnitude = 1.3f;
+    const std::vector<int32_t> positions = {100000, 100001, 100002, 100003};
+    const RopeAngles angles(spec, positions);
+    const RopeRuns runs(&spec, 8);
+    std::vector<float> x(4 * 32), want, back;
+    for (size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<float>(i));
+    want = x;
+    for (size_t t = 0; t < 4; ++t) angles.rotate(want.data() + t * 32, 1, 32, t);
+    std::vector<float> out = x;
+    runs.rotate(out.data(), 32, 4, 100000);
+    for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(out[i], want[i], 1e-5f);
+    runs.rotate_back(out.data(), 32, 4, 100000);
+    for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(out[i], x[i], 1e-5f);
+  }
+  std::vector<float> untouched = {1, 2};
+  RopeRuns(nullptr, 1).rotate(untouched.data(), 2, 1, 5);
+  EXPECT_EQ(untouched, (std::vector<float>{1, 2}));
+}
+
 }  // namespace
 }  // namespace mneme

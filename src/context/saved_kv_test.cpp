@@ -12,7 +12,8 @@ namespace mneme {
 namespace {
 
 constexpr const char* kPolicies[] = {"f16",  "window:sink=5,recent=100", "kivi:2", "think:0.5+kivi:4", "bfp:4",
-                                     "mikv", "h2o:0.25",                 "token:3"};
+                                     "mikv", "h2o:0.25",                 "token:3", "shadowkv:rank=24,fit=256,budget=64",
+                                     "shadowkv:rank=1000,fit=512,budget=5%,values=disk"};
 
 class Bytes : public StateWriter {
  public:

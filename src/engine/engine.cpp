@@ -114,7 +114,7 @@ void Engine::check_room(int64_t n_tokens, uint64_t n_more) const {
 }
 
 void Engine::run(SequenceState& state, std::span<const TokenId> tokens,
-                 FunctionRef<void(size_t, size_t, const float*)> each) {
+                 FunctionRef<void(size_t, size_t, const float*)> each, TokenRole role) {
   check_tokens(tokens);
   check_room(state.n_tokens(), tokens.size());
   std::vector<int32_t> positions;
@@ -122,9 +122,10 @@ void Engine::run(SequenceState& state, std::span<const TokenId> tokens,
     const size_t n = std::min<size_t>(plan_.batch, tokens.size() - first);
     positions.resize(n);
     std::iota(positions.begin(), positions.end(), static_cast<int32_t>(state.n_tokens()));
-    const SequenceSlice slice{&state, 0, n};
+    const SequenceSlice slice{&state, 0, n, role};
     const Workspace::Scope scope(*workspace_);
     const float* hidden = model_->forward({tokens.subspan(first, n), positions, {&slice, 1}}, *workspace_);
+    if (const std::string trouble = state.trouble(); !trouble.empty()) throw Error(ErrorCode::kIo, trouble);
     each(first, n, hidden);
   }
 }

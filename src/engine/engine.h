@@ -61,9 +61,10 @@ class Engine {
   /// Appends tokens to one sequence in passes of at most the plan's batch. `each(first, n, hidden)` is called after
   /// each pass with the index of its first token, the number of rows and the rows before the output norm [n, E]. Throws
   /// Error(kInvalidArgument) for ids outside the vocabulary, Error(kContextOverflow) with both numbers when the
-  /// sequence would grow too long; then nothing was appended.
+  /// sequence would grow too long; then nothing was appended. Throws Error(kIo) when the state failed; see
+  /// SequenceState::trouble().
   void run(SequenceState& state, std::span<const TokenId> tokens,
-           FunctionRef<void(size_t first, size_t n, const float* hidden)> each);
+           FunctionRef<void(size_t first, size_t n, const float* hidden)> each, TokenRole role = TokenRole::kGiven);
 
   /// Refuses ids outside the vocabulary.
   void check_tokens(std::span<const TokenId> tokens) const;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "context/prefix_cache.h"
 #include "engine/grammar/grammar_state.h"
 #include "engine/sampling/logprobs.h"
@@ -47,7 +48,8 @@ struct GeneratedToken {
 struct GenerationResult {
   FinishReason reason = FinishReason::kEnd;
   std::string stop_string;           ///< The one that was found.
-  std::string error;                 ///< For kError: one line.
+  std::string error;                 ///< For kError: one line,
+  ErrorCode error_code = ErrorCode::kOutOfBudget;  ///< and what kind of failure.
   std::vector<GeneratedToken> tokens;
   std::string text;
   uint32_t n_prompt = 0;             ///< Tokens of the prompt,
@@ -55,6 +57,7 @@ struct GenerationResult {
   uint32_t n_cached = 0;  ///< or, this many, from the prefix cache.
   MatchStop match_stop = MatchStop::kOff;  ///< Why not more came from the prefix cache;
   uint32_t n_equal = 0;                    ///< tokens of the prompt that agreed with something it knows.
+  FetchCounts fetches;               ///< From the slow tier of keys and values, when the policy has one.
   double prompt_seconds = 0;         ///< From the first pass over the prompt to the first token.
   double decode_seconds = 0;         ///< From the first token to the last.
 };

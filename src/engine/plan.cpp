@@ -91,6 +91,9 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes
     plan.rows.push_back({Tag::kKv, fmt::format("2 x {} tokens to watch the policy", request.guard_tokens),
                          2 * model.state_bytes(plain, request.guard_tokens)});
   }
+  if (const uint64_t working = model.kv_working_bytes(state); working > 0) {
+    plan.rows.push_back({Tag::kScratch, "keys and values under way", working * request.n_sequences});
+  }
   if (request.grammar) plan.rows.push_back({Tag::kCache, "grammars: vocabulary tree, masks", fixed.grammar});
   plan.weight_bytes_per_token = active_weight_bytes(model, request.pack) + fixed.adapters + plan.stack_bytes;
   plan.kv_bytes_per_token_at_end = kv;

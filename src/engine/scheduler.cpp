@@ -52,6 +52,7 @@ struct Scheduler::Active {
   TokenId next = -1;           ///< Sampled, not yet in the state.
   Clock::time_point started, first_token;
   bool cancelled = false;
+  FetchCounts fetched_before;  ///< By the state, before this request.
 
   Active(RequestId request_id, GenerationRequest&& r, const Engine& engine, uint64_t total)
       : id(request_id),
@@ -147,6 +148,7 @@ bool Scheduler::try_start(Active& active, bool alone) {
   active.n_read = shared;
   if (cache_ != nullptr && active.request.cache.use) reuse_cached(active, shared);
   active.result.n_reused = static_cast<uint32_t>(active.n_read);
+  active.fetched_before = active.state().fetches();
   return true;
 }
 
@@ -262,7 +264,7 @@ void Scheduler::pass() {
         engine_.state_options(), static_cast<uint64_t>(active.state().n_tokens()) + part.n);
     const uint64_t worst = engine_.model().state_bytes(engine_.state_options(), active.max_total);
     active.headroom.resize(std::min(active.headroom.bytes(), worst > after ? worst - after : 0));
-    slices.push_back({&active.state(), part.begin, part.n});
+    slices.push_back({&active.state(), part.begin, part.n, active.reading() ? TokenRole::kGiven : TokenRole::kGenerated});
     if (part.wants_logits) rows.push_back(part.begin + part.n - 1);
   }
   Workspace& workspace = engine_.workspace();
@@ -278,12 +280,18 @@ void Scheduler::pass() {
   size_t row = 0;
   for (const Part& part : parts) {
     Active& active = *part.active;
+    const float* const own_logits = part.wants_logits ? logits + row++ * n_logits : nullptr;
+    if (const std::string trouble = active.state().trouble(); !trouble.empty()) {
+      *active.conversation = Conversation();
+      finish(active, FinishReason::kError, trouble, ErrorCode::kIo);
+      continue;
+    }
     active.conversation->tokens.insert(active.conversation->tokens.end(), tokens.begin() + static_cast<long>(part.begin),
                                        tokens.begin() + static_cast<long>(part.begin + part.n));
     keep_cached(active, active.state().n_tokens() - static_cast<int64_t>(part.n));
     if (active.reading()) active.n_read += part.n;
-    if (!part.wants_logits) continue;
-    const std::span<const float> out(logits + row++ * n_logits, engine_.model().hyper.n_vocab);
+    if (own_logits == nullptr) continue;
+    const std::span<const float> out(own_logits, engine_.model().hyper.n_vocab);
     try {
       deliver(active, out);
     } catch (const Error& e) {
@@ -335,10 +343,15 @@ void Scheduler::deliver(Active& active, std::span<const float> logits) {
 }
 
 /// Sends the last event and marks the request as done (max_total = 0); the sequence stays with its conversation.
-void Scheduler::finish(Active& active, FinishReason reason, const std::string& error) {
+void Scheduler::finish(Active& active, FinishReason reason, const std::string& error, ErrorCode code) {
   GenerationResult& result = active.result;
   result.reason = reason;
   result.error = error;
+  result.error_code = code;
+  if (active.conversation->state) {
+    result.fetches = active.state().fetches();
+    result.fetches -= active.fetched_before;
+  }
   GenerationEvent event;
   if (reason != FinishReason::kStopString) event.text = active.stops.push(active.detokenizer.finish()) + active.stops.finish();
   result.text += event.text;
@@ -363,7 +376,7 @@ GenerationResult generate(Engine& engine, GenerationRequest request, PrefixCache
   Scheduler scheduler(engine, cache);
   scheduler.submit(std::move(request));
   scheduler.run();
-  if (result.reason == FinishReason::kError) throw Error(ErrorCode::kOutOfBudget, result.error);
+  if (result.reason == FinishReason::kError) throw Error(result.error_code, result.error);
   return result;
 }
 

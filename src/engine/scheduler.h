@@ -52,7 +52,8 @@ class Scheduler {
   void keep_cached(Active& active, int64_t n_before);
   void pass();
   void deliver(Active& active, std::span<const float> logits);
-  void finish(Active& active, FinishReason reason, const std::string& error = {});
+  void finish(Active& active, FinishReason reason, const std::string& error = {},
+              ErrorCode code = ErrorCode::kOutOfBudget);
 
   Engine& engine_;
   PrefixCache* cache_;

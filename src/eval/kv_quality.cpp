@@ -24,7 +24,7 @@ size_t best_of(std::span<const float> logits) {
 }
 
 /// Appends tokens to a sequence and returns the logits of every one, [n, n_vocab].
-std::vector<float> logits_of(Engine& engine, SequenceState& state, std::span<const TokenId> tokens) {
+std::vector<float> logits_of(Engine& engine, SequenceState& state, std::span<const TokenId> tokens, TokenRole role) {
   const Model& model = engine.model();
   const size_t n_vocab = model.hyper.n_vocab;
   std::vector<float> all(tokens.size() * n_vocab);
@@ -35,7 +35,7 @@ std::vector<float> logits_of(Engine& engine, SequenceState& state, std::span<con
       model.logits(hidden, {&i, 1}, engine.workspace(), row);
       std::copy_n(row, n_vocab, all.data() + (first + i) * n_vocab);
     }
-  });
+  }, role);
   return all;
 }
 
@@ -91,9 +91,11 @@ std::vector<KvQuality> measure_kv_quality(Engine& engine, std::span<const TokenI
     for (const StateOptions& kind : kinds) states.push_back(model.make_state(kind, engine.ledger()));
     for (size_t begin = 0; begin < window; begin += kStepTokens) {
       const std::span<const TokenId> step(piece.data() + begin, std::min(kStepTokens, window - begin));
-      const std::vector<float> want = logits_of(engine, *reference, step);
+      // What is scored counts as generated: that is what answers will be made with.
+      const TokenRole role = begin >= options.first_scored ? TokenRole::kGenerated : TokenRole::kGiven;
+      const std::vector<float> want = logits_of(engine, *reference, step, role);
       for (size_t i = 0; i < states.size(); ++i) {
-        const std::vector<float> got = logits_of(engine, *states[i], step);
+        const std::vector<float> got = logits_of(engine, *states[i], step, role);
         for (size_t t = 0; t < step.size(); ++t) {
           const size_t next = begin + t + 1;
           if (next <= options.first_scored || next >= window) continue;
@@ -106,6 +108,7 @@ std::vector<KvQuality> measure_kv_quality(Engine& engine, std::span<const TokenI
         }
       }
     }
+    for (size_t i = 0; i < states.size(); ++i) results[i].fetches += states[i]->fetches();
     progress(w + 1, n_windows);
   }
   for (KvQuality& r : results) {

@@ -23,6 +23,7 @@ struct KvQuality {
   uint64_t plain_bytes = 0;      ///< The same in f16.
   double perplexity = 0;
   double plain_perplexity = 0;   ///< With f16.
+  FetchCounts fetches;       ///< Of policies with a slow tier, all windows together.
   double divergence = 0;         ///< Mean KL divergence from the distribution with f16, in nats a token.
   double same_choice = 0;        ///< Share of tokens whose most probable successor is that of f16.
   uint64_t n_scored = 0;

@@ -81,7 +81,7 @@ SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
   std::vector<SequenceSlice> slices;
   std::vector<size_t> rows(n_sequences);
   std::iota(rows.begin(), rows.end(), size_t{0});
-  for (size_t s = 0; s < n_sequences; ++s) slices.push_back({states[s].get(), s, 1});
+  for (size_t s = 0; s < n_sequences; ++s) slices.push_back({states[s].get(), s, 1, TokenRole::kGenerated});
 
   SpeedResult result;
   result.tokens_per_second = repeat(
@@ -105,6 +105,7 @@ SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
           }
         }
       });
+  for (const auto& state : states) result.fetches += state->fetches();
   const double kv = static_cast<double>(model.state_bytes(engine.state_options(), options.depth + options.n_tokens / 2));
   result.bytes_per_token = static_cast<double>(engine.plan().weight_bytes_per_token) / static_cast<double>(n_sequences) + kv;
   return result;

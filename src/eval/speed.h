@@ -16,6 +16,7 @@ struct SpeedOptions {
 
 struct SpeedResult {
   SampleStatistics tokens_per_second;  ///< Of all sequences together.
+  FetchCounts fetches;                 ///< During all repetitions, of policies with a slow tier.
   double bytes_per_token = 0;          ///< Weights and context read for one pass, divided by its sequences.
 };
 

@@ -237,6 +237,54 @@ void attend(const AttentionQueries& queries, const AttentionKeys& keys, const At
   }
 }
 
+template <typename Source>
+void score_all(const float* q, size_t q_stride, size_t n_rows, const StoredRows& keys, size_t n_keys, size_t dim,
+               float* scores, size_t scores_stride) {
+  alignas(64) float padded[kTileRows * kMaxAttentionDim];
+  alignas(64) float block[kTileRows * kScoreStride];
+  const size_t stride = (dim + kLanes - 1) / kLanes * kLanes;
+  for (size_t row = 0, n; row < n_rows; row += n) {
+    n = tile_rows(n_rows - row);
+    for (size_t r = 0; r < n; ++r) {
+      std::copy_n(q + (row + r) * q_stride, dim, padded + r * stride);
+      std::fill_n(padded + r * stride + dim, stride - dim, -0.0f);
+    }
+    for (size_t j = 0; j < n_keys; j += kScoreStride) {
+      const size_t here = std::min(kScoreStride, n_keys - j);
+      stored_scores<Source>(n, {padded, stride, dim, keys.data + j * keys.stride_bytes, keys.stride_bytes, block}, 0, here);
+      for (size_t r = 0; r < n; ++r) std::copy_n(block + r * kScoreStride, here, scores + (row + r) * scores_stride + j);
+    }
+  }
+}
+
+void score_stored(const float* q, size_t q_stride, size_t n_rows, const StoredRows& keys, size_t n_keys, size_t dim,
+                float* scores, size_t scores_stride) {
+  (keys.dtype == DType::kF32 ? score_all<F32Source> : score_all<F16Source>)(q, q_stride, n_rows, keys, n_keys, dim, scores,
+                                                                             scores_stride);
+}
+
+template <typename Source>
+void combine_all(const float* weights, size_t weights_stride, size_t n_rows, const StoredRows& values, size_t n_values,
+                 size_t dim, float* out, size_t out_stride) {
+  static constexpr float kOnes[kTileRows] = {1, 1, 1, 1, 1, 1};
+  alignas(64) float block[kTileRows * kScoreStride];
+  for (size_t j = 0; j < n_values; j += kScoreStride) {
+    const size_t here = std::min(kScoreStride, n_values - j);
+    for (size_t row = 0, n; row < n_rows; row += n) {
+      n = tile_rows(n_rows - row);
+      for (size_t r = 0; r < n; ++r) std::copy_n(weights + (row + r) * weights_stride + j, here, block + r * kScoreStride);
+      const ValueRows rows = {values.data + j * values.stride_bytes, values.stride_bytes};
+      value_tile<Source>(n, {block, rows, dim, out + row * out_stride, out_stride}, 0, here, kOnes);
+    }
+  }
+}
+
+void combine_stored(const float* weights, size_t weights_stride, size_t n_rows, const StoredRows& values, size_t n_values,
+                  size_t dim, float* out, size_t out_stride) {
+  (values.dtype == DType::kF32 ? combine_all<F32Source> : combine_all<F16Source>)(weights, weights_stride, n_rows, values,
+                                                                                  n_values, dim, out, out_stride);
+}
+
 }  // namespace
 }  // namespace mneme::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -266,6 +314,32 @@ AttendFn simd_attend(Target target) {
 #endif
 #if HWY_TARGETS & HWY_NEON
   if (target == Target::kNeon) return N_NEON::attend;
+#endif
+  return nullptr;
+}
+
+ScoreRowsFn simd_score_rows(Target target) {
+#if HWY_TARGETS & HWY_AVX2
+  if (target == Target::kAvx2) return N_AVX2::score_stored;
+#endif
+#if HWY_TARGETS & HWY_AVX3
+  if (target == Target::kAvx512) return N_AVX3::score_stored;
+#endif
+#if HWY_TARGETS & HWY_NEON
+  if (target == Target::kNeon) return N_NEON::score_stored;
+#endif
+  return nullptr;
+}
+
+CombineRowsFn simd_combine_rows(Target target) {
+#if HWY_TARGETS & HWY_AVX2
+  if (target == Target::kAvx2) return N_AVX2::combine_stored;
+#endif
+#if HWY_TARGETS & HWY_AVX3
+  if (target == Target::kAvx512) return N_AVX3::combine_stored;
+#endif
+#if HWY_TARGETS & HWY_NEON
+  if (target == Target::kNeon) return N_NEON::combine_stored;
 #endif
   return nullptr;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/attention_parts.h"
 #include "kernels/cpu.h"
 
 namespace mneme::kernels {
@@ -22,6 +23,15 @@ float softmax_row_scalar(const AttentionQueries& queries, float* scores, size_t 
 
 /// softmax_row of a SIMD target, or null where this build has no code for it.
 SoftmaxRowFn simd_softmax_row(Target target);
+
+using ScoreRowsFn = void (*)(const float* q, size_t q_stride, size_t n_rows, const StoredRows& keys, size_t n_keys, size_t dim,
+                             float* scores, size_t scores_stride);
+using CombineRowsFn = void (*)(const float* weights, size_t weights_stride, size_t n_rows, const StoredRows& values,
+                               size_t n_values, size_t dim, float* out, size_t out_stride);
+
+/// score_rows() and combine_rows() of a SIMD target, or null where this build has no code for it.
+ScoreRowsFn simd_score_rows(Target target);
+CombineRowsFn simd_combine_rows(Target target);
 
 /// Largest head_dim and value_dim: a block of 16 converted keys and values must fit the stack scratch.
 inline constexpr size_t kMaxAttentionDim = 576;

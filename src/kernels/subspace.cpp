@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <utility>
 #include <vector>
 
 #include "base/philox.h"
 #include "kernels/vector_ops.h"
+#include "tensor/symmetric_eigen.h"
 
 namespace mneme::kernels {
 namespace {
@@ -107,44 +107,6 @@ void orthonormalise_rows(float* x, size_t n, size_t columns, uint64_t draw) {
       before = std::sqrt(dot(row, row, columns));
     }
   }
-}
-
-void symmetric_eigen(double* a, size_t n, double* values, double* vectors) {
-  std::fill_n(vectors, n * n, 0.0);
-  for (size_t i = 0; i < n; ++i) vectors[i * n + i] = 1;
-  constexpr int kMostSweeps = 30;
-  for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
-    double off = 0, diagonal = 0;
-    for (size_t i = 0; i < n; ++i) {
-      diagonal += a[i * n + i] * a[i * n + i];
-      for (size_t j = 0; j < i; ++j) off += a[i * n + j] * a[i * n + j];
-    }
-    if (off <= 1e-22 * diagonal) break;
-    for (size_t p = 0; p < n; ++p) {
-      for (size_t q = p + 1; q < n; ++q) {
-        const double apq = a[p * n + q];
-        if (apq == 0) continue;
-        const double theta = (a[q * n + q] - a[p * n + p]) / (2 * apq);
-        const double t = (theta >= 0 ? 1 : -1) / (std::abs(theta) + std::sqrt(theta * theta + 1));
-        const double c = 1 / std::sqrt(t * t + 1), s = t * c;
-        const auto rotate = [&](double& x, double& y) {
-          const double old = x;
-          x = c * old - s * y;
-          y = s * old + c * y;
-        };
-        for (size_t k = 0; k < n; ++k) rotate(a[k * n + p], a[k * n + q]);
-        for (size_t k = 0; k < n; ++k) rotate(a[p * n + k], a[q * n + k]);
-        for (size_t k = 0; k < n; ++k) rotate(vectors[p * n + k], vectors[q * n + k]);
-      }
-    }
-  }
-  std::vector<size_t> order(n);
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t i, size_t j) { return a[i * n + i] > a[j * n + j]; });
-  for (size_t i = 0; i < n; ++i) values[i] = a[order[i] * n + order[i]];
-  // `a` is free now: it holds the sorted vectors on their way back.
-  for (size_t i = 0; i < n; ++i) std::copy_n(vectors + order[i] * n, n, a + i * n);
-  std::copy_n(a, n * n, vectors);
 }
 
 }  // namespace mneme::kernels

@@ -45,8 +45,4 @@ class SubspaceFinder {
 /// random direction. n <= columns.
 void orthonormalise_rows(float* x, size_t n, size_t columns, uint64_t draw);
 
-/// Eigenvalues (descending) of the symmetric matrix a [n, n] and its eigenvectors as rows of `vectors` [n, n], by
-/// cyclic Jacobi rotations. `a` is destroyed.
-void symmetric_eigen(double* a, size_t n, double* values, double* vectors);
-
 }  // namespace mneme::kernels

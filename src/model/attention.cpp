@@ -63,7 +63,7 @@ class Attention : public SequenceMixer {
         const size_t offset = slice.begin * stride;
         store_of(slice, in.layer)
             .extend({k + offset, v + offset, stride, stride, slice.n_tokens, angles, slice.begin},
-                    {q + offset, stride, spec_.n_heads, spec_.scale, spec_.softcap}, mixed + slice.begin * out_size_,
+                    {q + offset, stride, spec_.n_heads, spec_.scale, spec_.softcap, nullptr, slice.role}, mixed + slice.begin * out_size_,
                     out_size_);
       });
     } else {

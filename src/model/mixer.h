@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 
 #include "context/kv_policy.h"
 #include "context/layer_state.h"
@@ -34,6 +35,10 @@ class SequenceState {
   bool truncate(int64_t n_tokens);
   /// An independent copy. Throws Error(kOutOfBudget).
   std::unique_ptr<SequenceState> deep_copy() const;
+  /// Why the state is of no use any more, with the layer; empty: all is well. See LayerState::trouble().
+  std::string trouble() const;
+  /// Of all layers.
+  FetchCounts fetches() const;
 
  private:
   std::vector<std::unique_ptr<LayerState>> layers_;
@@ -45,6 +50,7 @@ struct SequenceSlice {
   SequenceState* state;  ///< Null for models without state (encoders).
   size_t begin;          ///< First row of the batch that belongs to it.
   size_t n_tokens;
+  TokenRole role = TokenRole::kGiven;
 };
 
 /// What a mixer gets: a ragged batch without padding.

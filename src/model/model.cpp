@@ -111,10 +111,18 @@ uint64_t Model::state_bytes(const StateOptions& options, uint64_t tokens) const 
   StateOptions of_layer = options;
   uint64_t sum = 0;
   for (size_t i = 0; i < blocks.size(); ++i) {
-    of_layer.place = {roles[i]};
+    of_layer.place = {roles[i], nullptr, i};
     sum += blocks[i].mixer->state_spec(of_layer).bytes(tokens);
   }
   return sum;
+}
+
+uint64_t Model::kv_working_bytes(const StateOptions& options) const {
+  uint64_t most = 0;  // layers follow one another
+  for (const Block& block : blocks) {
+    if (const auto shape = block.mixer->kv_shape()) most = std::max(most, options.kv.working_bytes(*shape, options.max_tokens));
+  }
+  return most;
 }
 
 size_t Model::workspace_bytes(size_t n_tokens, size_t n_outputs) const {
@@ -135,7 +143,7 @@ std::unique_ptr<SequenceState> Model::make_state(const StateOptions& options, Le
   std::vector<std::unique_ptr<LayerState>> layers;
   layers.reserve(blocks.size());
   for (size_t i = 0; i < blocks.size(); ++i) {
-    of_layer.place = {roles[i], &pair};
+    of_layer.place = {roles[i], &pair, i};
     layers.push_back(blocks[i].mixer->make_state(of_layer, ledger));
   }
   return std::make_unique<SequenceState>(std::move(layers));

@@ -17,6 +17,21 @@ bool SequenceState::truncate(int64_t n_tokens) {
   return true;
 }
 
+std::string SequenceState::trouble() const {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (layers_[i] && !layers_[i]->trouble().empty()) return fmt::format("{}, layer {}", layers_[i]->trouble(), i);
+  }
+  return {};
+}
+
+FetchCounts SequenceState::fetches() const {
+  FetchCounts sum;
+  for (const auto& layer : layers_) {
+    if (layer) sum += layer->fetches();
+  }
+  return sum;
+}
+
 std::unique_ptr<SequenceState> SequenceState::deep_copy() const {
   CopyScope scope;
   std::vector<std::unique_ptr<LayerState>> layers;

@@ -53,12 +53,19 @@ void bench_model(const Options& options, const GlobalOptions& global, bool decod
       for (double* x : {&bytes.median, &bytes.min, &bytes.max}) *x *= result.bytes_per_token;
       out["bytes_per_second"] = to_json(bytes);
     }
+    if (result.fetches.wanted > 0) {
+      out["kv_fetches"] = {{"wanted", result.fetches.wanted}, {"resident", result.fetches.resident}, {"bytes", result.fetches.bytes}};
+    }
     fmt::print("{}\n", out.dump());
     return;
   }
   print_rate(decode ? "decode" : "prefill", "tokens/s", result.tokens_per_second, 1);
   if (decode) {
     fmt::print("{:<10} {:>9.2f} GB/s of weights and context\n", "", result.tokens_per_second.median * result.bytes_per_token / 1e9);
+    if (result.fetches.wanted > 0) {
+      fmt::print("{:<10} {:>9.1f} % of the wanted chunks were in memory, {} read\n", "", 100 * result.fetches.hit_rate(),
+                 format_byte_size(result.fetches.bytes));
+    }
   }
 }
 

@@ -17,7 +17,7 @@
 #include "budget/resident.h"
 #include "cli/commands.h"
 #include "eval/ann_benchmark.h"
-#include "recall/index/async_reader.h"
+#include "context/async_reader.h"
 #include "recall/index/index_choice.h"
 
 namespace mneme::cli {

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "cli/commands.h"
+#include "cli/kv_basis_store.h"
 #include "cli/model_options.h"
 #include "eval/kv_quality.h"
 #include "eval/kv_recall.h"
@@ -27,7 +28,10 @@ struct KvCommand {
 
 void run_kv(const KvCommand& command, const GlobalOptions& global) {
   std::vector<KvPolicy> policies;
-  for (const std::string& name : command.policies) policies.push_back(KvPolicy::parse(name));
+  for (const std::string& name : command.policies) {
+    policies.push_back(KvPolicy::parse(name));
+    give_bases(policies.back(), command.model.kv_auto());
+  }
   const bool asks = !command.books.empty();
   const std::string text = read_text_file(command.file);
 
@@ -67,6 +71,9 @@ void run_kv(const KvCommand& command, const GlobalOptions& global) {
                {"kl_divergence", q.divergence},
                {"same_choice", q.same_choice},
                {"tokens_scored", q.n_scored}};
+      if (q.fetches.wanted > 0) {
+        row["kv_fetches"] = {{"wanted", q.fetches.wanted}, {"resident", q.fetches.resident}, {"bytes", q.fetches.bytes}};
+      }
       if (asks) row["recalled"] = recalled[i + 1];
       rows.push_back(row);
     }
@@ -85,6 +92,9 @@ void run_kv(const KvCommand& command, const GlobalOptions& global) {
                100 * static_cast<double>(q.bytes) / static_cast<double>(q.plain_bytes),
                100 * (q.perplexity / q.plain_perplexity - 1), q.divergence, 100 * q.same_choice);
     if (asks) fmt::print("  {:>7.1f}%", 100 * recalled[i + 1]);
+    if (q.fetches.wanted > 0) {
+      fmt::print("  {:.0f} % of the wanted chunks in memory, {} read", 100 * q.fetches.hit_rate(), format_byte_size(q.fetches.bytes));
+    }
     fmt::print("\n");
   }
 }

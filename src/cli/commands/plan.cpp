@@ -19,7 +19,7 @@ void add_plan(CLI::App& app, GlobalOptions& global) {
   command->footer("Example: mneme plan model.gguf --memory 4G --context 32k");
   command->callback([options, &global] {
     Ledger ledger;
-    const auto engine = Engine::plan_only(options->model, options->request(), ledger);
+    const auto engine = Engine::plan_only(options->model, options->request(false), ledger);
     const double rate = measured_read_rate(engine->plan());
     if (global.json) {
       fmt::print("{}\n", plan_json(engine->plan(), rate).dump(2));

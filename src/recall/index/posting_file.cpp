@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
-#include "recall/index/async_reader.h"
+#include "context/async_reader.h"
 
 namespace mneme::ann {
 

@@ -1,6 +1,5 @@
 # The vector indexes of the recall layer.
 set(RECALL_INDEX_SOURCES
-  index/async_reader.cpp
   index/balanced_clustering.cpp
   index/closure.cpp
   index/durable_file.cpp
@@ -31,4 +30,4 @@ set(RECALL_INDEX_TESTS
   index/spann_crash_test.cpp
   index/spann_index_test.cpp
   index/vector_index_test.cpp)
-set(RECALL_INDEX_LIBS PkgConfig::XXHASH PkgConfig::URING)
+set(RECALL_INDEX_LIBS PkgConfig::XXHASH)

@@ -10,7 +10,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
-#include "recall/index/async_reader.h"
+#include "context/async_reader.h"
 #include "recall/index/top_k.h"
 
 namespace mneme::ann {

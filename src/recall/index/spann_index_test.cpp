@@ -8,7 +8,7 @@
 #include "base/atomic_file.h"
 #include "base/parallel.h"
 #include "base/test_error.h"
-#include "recall/index/async_reader.h"
+#include "context/async_reader.h"
 #include "recall/index/exact_index.h"
 #include "recall/index/test_index.h"
 

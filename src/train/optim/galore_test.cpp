@@ -79,21 +79,6 @@ TEST(Subspace, MissingDirectionsAreCompleted) {
   EXPECT_NEAR(std::abs(basis[0]), 1.0f, 1e-5f);
 }
 
-TEST(Subspace, SymmetricEigenRebuildsTheMatrix) {
-  constexpr size_t kN = 9;
-  const auto x = normals(kN * kN, 4);
-  std::vector<double> a = gram_of(x, x, kN, kN, kN), copy = a, values(kN), vectors(kN * kN);
-  symmetric_eigen(copy.data(), kN, values.data(), vectors.data());
-  EXPECT_TRUE(std::is_sorted(values.rbegin(), values.rend()));
-  for (size_t i = 0; i < kN; ++i) {
-    for (size_t j = 0; j < kN; ++j) {
-      double sum = 0;
-      for (size_t k = 0; k < kN; ++k) sum += values[k] * vectors[k * kN + i] * vectors[k * kN + j];
-      EXPECT_NEAR(sum, a[i * kN + j], 1e-9);
-    }
-  }
-}
-
 GaloreOptions plain(size_t rank, ProjectionSide side) {
   GaloreOptions options;
   options.rank = rank;

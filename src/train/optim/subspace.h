@@ -6,7 +6,6 @@
 namespace mneme::train {
 
 using kernels::orthonormalise_rows;
-using kernels::symmetric_eigen;
 
 class SubspaceFinder {
  public:

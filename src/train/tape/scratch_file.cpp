@@ -8,25 +8,9 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/unnamed_file.h"
 
 namespace mneme::train {
-namespace {
-
-/// A file that is gone when it is closed, without page cache where that is possible.
-int open_unnamed(const std::string& folder) {
-  for (const int flags : {O_DIRECT, 0}) {
-    const int file = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
-    if (file >= 0) return file;
-  }
-  std::string name = folder + "/.mneme-activations-XXXXXX";
-  const int file = ::mkostemp(name.data(), O_CLOEXEC);
-  if (file < 0) fail_errno("open", "a scratch file in " + folder);
-  ::unlink(name.c_str());
-  return file;
-}
-
-}  // namespace
-
 ScratchFile::ScratchFile(Ledger& ledger, const std::string& folder, size_t bytes, size_t max_pending)
     : bytes_(bytes),
       reservation_(ledger.reserve(Tag::kActivation, bytes, "activations in a scratch file", Tier::kDisk)),

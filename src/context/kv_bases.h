@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "context/kv_layer.h"
+#include "context/feature_map.h"
+
+namespace mneme {
+
+/// For each layer of a model the directions in which its keys (before RoPE) and its values are kept, fitted to a text
+/// (CSKV, arXiv 2409.10593). See SecondMoments for the closed form: with x the input of a layer and k = x W, the
+/// projection A = W B^T of the paper's z = x A is not needed, since z = x W B^T = k B^T.
+struct KvBases {
+  struct Layer {
+    FeatureMap keys, values;                       ///< Rank 0: a layer that keeps none.
+    std::vector<float> key_basis, value_basis;  ///< [rank, channels].
+    double key_error = 0, value_error = 0;      ///< ||X - X B^T B|| / ||X|| on the text.
+  };
+  std::vector<Layer> layers;
+
+  /// Tells bases apart: what is stored under one cannot be read under another.
+  uint64_t identity() const;
+  /// A file: magic, version (u32), number of layers (u32), per layer four sizes (u32), two errors (f64) and the bases
+  /// (f32), and a checksum. Throws Error(kIo).
+  void save(const std::string& path) const;
+  /// Throws Error(kIo, kCorruptData, kNotFound).
+  static std::shared_ptr<const KvBases> load(const std::string& path);
+};
+
+/// Second moments of the keys and values that pass through stores, by layer.
+struct KvMoments {
+  struct Layer {
+    std::unique_ptr<SecondMoments> keys, values;
+  };
+  std::vector<Layer> layers;
+};
+
+/// `inner`, whose new keys and values are added to a layer's moments. They are made when the first come.
+std::unique_ptr<KvLayer> collect_moments(std::unique_ptr<KvLayer> inner, const KvShape& shape, KvMoments& moments,
+                                         size_t layer);
+
+}  // namespace mneme

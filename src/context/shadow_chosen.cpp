@@ -1,0 +1,203 @@
+// What a ShadowKv does for generated tokens: choosing chunks, bringing the missing ones, attention over them.
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "base/parallel.h"
+#include "context/attention_spans.h"
+#include "context/shadow_kv.h"
+#include "context/shadow_sizes.h"
+#include "kernels/vector_ops.h"
+
+namespace mneme {
+
+void ShadowKv::attend_sparse(const KvQueries& queries, size_t token, int64_t position, const RopeRuns& runs,
+                             float* out) {
+  const size_t group = queries.n_heads / shape_.n_kv_heads;
+  parallel_dynamic(shape_.n_kv_heads, [&](size_t head) {
+    Head& state = heads_[head];
+    choose(head, queries.q + token * queries.q_stride + head * group * shape_.key_dim, queries, state);
+    find_places(state);
+  });
+  for (const Head& state : heads_) {
+    fetches_.wanted += state.chosen.size();
+    fetches_.resident += state.chosen.size() - state.missing.size();
+  }
+  bring_missing(runs);
+  if (!trouble_.empty()) return;
+  parallel_dynamic(shape_.n_kv_heads, [&](size_t head) { attend_chosen(head, queries, token, position, out); });
+}
+
+void ShadowKv::choose(size_t head, const float* q, const KvQueries& how, Head& state) const {
+  const size_t n_chunks = n_sealed_ * kBlockChunks;
+  const size_t n = std::min<size_t>(sizes_->budget(n_sealed_), n_chunks - state.outlier_chunks.size());
+  landmarks_.choose(head, q, how.n_heads / shape_.n_kv_heads, how, n_chunks, state.outlier_chunks, n, state.scores,
+                    state.chosen);
+}
+
+/// Gives every chosen chunk a slot; those that were not resident are listed as missing.
+void ShadowKv::find_places(Head& state) const {
+  std::vector<Slot> kept, unwanted;
+  state.missing.clear();
+  size_t next = 0;
+  const auto miss_until = [&](int64_t chunk) {
+    for (; next < state.chosen.size() && state.chosen[next] < chunk; ++next)
+      state.missing.push_back({state.chosen[next], 0});
+  };
+  for (const Slot& slot : state.resident) {
+    miss_until(slot.chunk);
+    const bool wanted = next < state.chosen.size() && state.chosen[next] == slot.chunk;
+    next += wanted ? 1 : 0;
+    (wanted ? kept : unwanted).push_back(slot);
+  }
+  miss_until(std::numeric_limits<int64_t>::max());
+  // Slots that were never used first, then those of chunks that nobody wants now; there are as many as may be chosen.
+  auto unused = static_cast<uint32_t>(state.resident.size());
+  const uint64_t n_slots = sizes_->budget(n_sealed_);
+  size_t evicted = 0;
+  for (Slot& slot : state.missing) slot.slot = unused < n_slots ? unused++ : unwanted[evicted++].slot;
+  std::vector<Slot> resident = std::move(kept);
+  resident.insert(resident.end(), unwanted.begin() + static_cast<long>(evicted), unwanted.end());
+  resident.insert(resident.end(), state.missing.begin(), state.missing.end());
+  std::sort(resident.begin(), resident.end(), [](const Slot& a, const Slot& b) { return a.chunk < b.chunk; });
+  state.resident = std::move(resident);
+}
+
+/// Fills the slots of missing chunks.
+void ShadowKv::bring_missing(const RopeRuns& runs) {
+  if (values_->in_memory(0) == nullptr) {
+    read_missing(runs);
+    return;
+  }
+  const size_t value_row = tail_.value_row_bytes();
+  parallel_dynamic(shape_.n_kv_heads, [&](size_t head) {
+    rebuild_missing(head, runs);
+    for (const Slot& slot : heads_[head].missing) {
+      const auto chunk = static_cast<size_t>(slot.chunk);
+      const std::byte* const from =
+          values_->in_memory(chunk / kBlockChunks) + (head * kBlock + chunk % kBlockChunks * kChunk) * value_row;
+      std::memcpy(pair_at(slots_, slot.slot, head) + kChunk * tail_.key_row_bytes(), from, kChunk * value_row);
+    }
+  });
+  for (const Head& state : heads_) fetches_.bytes += state.missing.size() * kChunk * value_row;
+}
+
+void ShadowKv::rebuild_missing(size_t head, const RopeRuns& runs) {
+  std::vector<float> keys(kChunk * shape_.key_dim);
+  for (const Slot& slot : heads_[head].missing) {
+    const auto chunk = static_cast<size_t>(slot.chunk);
+    rebuild(chunk / kBlockChunks, chunk % kBlockChunks * kChunk, kChunk, head, runs, keys.data());
+    kernels::vector_ops().f32_to_f16(keys.data(), keys.size(), pair_at(slots_, slot.slot, head));
+  }
+}
+
+/// From the file, in batches; keys are rebuilt while the first is read.
+void ShadowKv::read_missing(const RopeRuns& runs) {
+  struct Piece {
+    size_t head, request, skip;
+    Slot slot;
+  };
+  const size_t value_row = tail_.value_row_bytes(), chunk_bytes = kChunk * value_row;
+  const size_t room = ValueTier::most_request_bytes(chunk_bytes);
+  std::vector<Piece> pieces;
+  std::vector<ReadRequest> requests;
+  for (size_t head = 0; head < heads_.size(); ++head) {
+    for (const Slot& slot : heads_[head].missing) {
+      const auto chunk = static_cast<size_t>(slot.chunk);
+      const size_t begin = (head * kBlock + chunk % kBlockChunks * kChunk) * value_row;
+      size_t skip = 0;
+      const ReadRequest request = values_->request(chunk / kBlockChunks, begin, begin + chunk_bytes,
+                                                   work_.data() + requests.size() % kBatchReads * room, &skip);
+      // Neighbours lie in the same page.
+      const bool same =
+          !requests.empty() && requests.back().offset == request.offset && requests.back().bytes == request.bytes;
+      if (!same) requests.push_back(request);
+      pieces.push_back({head, requests.size() - 1, skip, slot});
+    }
+  }
+  AsyncReader& reader = reader_of_thread();
+  size_t piece = 0;
+  for (size_t begin = 0; begin == 0 || begin < requests.size(); begin += kBatchReads) {
+    const auto batch =
+        std::span<const ReadRequest>(requests).subspan(begin, std::min(kBatchReads, requests.size() - begin));
+    std::vector<int> errors(batch.size());
+    reader.start(batch);
+    if (begin == 0) parallel_dynamic(heads_.size(), [&](size_t head) { rebuild_missing(head, runs); });
+    reader.finish([&](size_t i, int error) { errors[i] = error; });
+    for (; piece < pieces.size() && pieces[piece].request < begin + batch.size(); ++piece) {
+      const Piece& p = pieces[piece];
+      int& error = errors[p.request - begin];
+      if (error != 0) {  // a second chance
+        reader.start(batch.subspan(p.request - begin, 1));
+        reader.finish([&](size_t, int again) { error = again; });
+      }
+      if (error != 0) {
+        trouble_ = fmt::format("[read values] kv head {}, chunk {}: {}", p.head, p.slot.chunk,
+                               error > 0 ? std::strerror(error) : "the file ends before it");
+        return;
+      }
+      std::memcpy(pair_at(slots_, p.slot.slot, p.head) + kChunk * tail_.key_row_bytes(),
+                  requests[p.request].target + p.skip, chunk_bytes);
+    }
+    for (const ReadRequest& request : batch) fetches_.bytes += request.bytes;
+  }
+}
+
+/// Attention of one token and kv head over outliers and chosen chunks in ascending order, so that it does not matter
+/// which slots they lie in, and the tail. 64 keys at a time are put side by side.
+void ShadowKv::attend_chosen(size_t head, const KvQueries& queries, size_t token, int64_t position, float* all_out) {
+  const size_t group = queries.n_heads / shape_.n_kv_heads, dim = shape_.key_dim, value_dim = shape_.value_dim;
+  const Head& state = heads_[head];
+  const kernels::AttentionQueries q{queries.q + token * queries.q_stride + head * group * dim,
+                                    group,
+                                    dim,
+                                    dim,
+                                    value_dim,
+                                    queries.scale,
+                                    queries.softcap};
+  float* const out = all_out + head * group * value_dim;
+  std::vector<float> max(group, -std::numeric_limits<float>::infinity()), sum(group, 0.0f);
+  std::fill_n(out, group * value_dim, 0.0f);
+  const kernels::AttentionTriple result{max.data(), sum.data(), out, value_dim};
+
+  std::vector<std::pair<int32_t, const std::byte*>> pairs;  // chunk, keys and values
+  for (size_t i = 0; i < state.outliers.size(); ++i) {
+    pairs.emplace_back(state.outliers[i].chunk, pair_at(outliers_, i, head));
+  }
+  size_t next = 0;
+  for (const Slot& slot : state.resident) {
+    if (next == state.chosen.size()) break;
+    if (slot.chunk != state.chosen[next]) continue;
+    ++next;
+    pairs.emplace_back(slot.chunk, pair_at(slots_, slot.slot, head));
+  }
+  std::sort(pairs.begin(), pairs.end());
+  const size_t key_row = tail_.key_row_bytes(), value_row = tail_.value_row_bytes();
+  std::vector<std::byte> keys(kBlock * key_row), values(kBlock * value_row);
+  for (size_t begin = 0; begin < pairs.size(); begin += kBlockChunks) {
+    const size_t n = std::min(kBlockChunks, pairs.size() - begin);
+    for (size_t i = 0; i < n; ++i) {
+      const std::byte* const from = pairs[begin + i].second;
+      std::memcpy(keys.data() + i * kChunk * key_row, from, kChunk * key_row);
+      std::memcpy(values.data() + i * kChunk * value_row, from + kChunk * key_row, kChunk * value_row);
+    }
+    const std::vector<uint32_t> none(group, 0), all(group, static_cast<uint32_t>(n * kChunk));
+    kernels::attend(q, {keys.data(), values.data(), key_row, value_row, DType::kF16, none.data(), all.data()}, result);
+  }
+  const auto tail_first = static_cast<int64_t>(n_sealed_ * kBlock);
+  const SpanRows rows{head, 0, 1, group, q};
+  for (size_t run = 0; run < tail_.n_runs(tail_first); ++run) tail_.attend(rows, run, tail_first, position, result);
+  kernels::finish_attention(result, group, value_dim,
+                            queries.sinks != nullptr ? queries.sinks + head * group : nullptr);
+}
+
+std::vector<int32_t> ShadowKv::seen_chunks(size_t head) const {
+  std::vector<int32_t> seen = heads_[head].chosen;
+  seen.insert(seen.end(), heads_[head].outlier_chunks.begin(), heads_[head].outlier_chunks.end());
+  std::sort(seen.begin(), seen.end());
+  return seen;
+}
+
+}  // namespace mneme
