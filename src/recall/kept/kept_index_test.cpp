@@ -30,11 +30,14 @@ namespace {
 constexpr size_t kDimension = 24;
 
 std::vector<float> row(uint64_t number) {
-  ann::MixtureOptions options;
-  options.dimension = kDimension;
-  options.modes = 40;
+  static const ann::VectorMixture mixture([] {
+    ann::MixtureOptions options;
+    options.dimension = kDimension;
+    options.modes = 40;
+    return options;
+  }());
   std::vector<float> row(kDimension);
-  ann::VectorMixture(options).rows(number, row);
+  mixture.rows(number, row);
   return row;
 }
 
