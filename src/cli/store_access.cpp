@@ -5,9 +5,18 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "recall/gguf_embedder.h"
+#include "recall/static_embedder.h"
 #include "recall/time_text.h"
 
 namespace mneme::cli {
+
+std::unique_ptr<recall::Embedder> open_embedder(const std::string& name, Ledger& ledger) {
+  if (name.empty()) return nullptr;
+  if (name == "builtin") return std::make_unique<recall::StaticEmbedder>(recall::builtin_embedder_path());
+  if (name.ends_with(".gguf") && recall::StaticEmbedder::is_model(name)) return std::make_unique<recall::StaticEmbedder>(name);
+  return std::make_unique<recall::GgufEmbedder>(name, ledger);
+}
 
 void StoreAccess::add_to(CLI::App& command, bool with_embedder) {
   command.add_option("--store", location,
@@ -18,7 +27,7 @@ void StoreAccess::add_to(CLI::App& command, bool with_embedder) {
   command.add_option("--session", scope.session, "Session, e.g. one conversation");
   if (with_embedder) {
     command.add_option("--embed", embedding_model_,
-                       "Embedding model (GGUF): search by meaning too; always the same for a store");
+                       "Embedding model: builtin or a GGUF file; search by meaning too; always the same for a store");
   }
 }
 
@@ -29,7 +38,7 @@ recall::Store& StoreAccess::open(bool create) {
   options.create = create;
   if (const char* user = std::getenv("USER"); user != nullptr && *user != '\0') options.actor = user;
   if (!embedding_model_.empty()) {
-    embedder_ = std::make_unique<recall::GgufEmbedder>(embedding_model_, ledger_);
+    embedder_ = open_embedder(embedding_model_, ledger_);
     options.embedder = embedder_.get();
   }
   try {

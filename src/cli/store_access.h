@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cli/commands.h"
-#include "recall/gguf_embedder.h"
+#include "recall/embedder.h"
 #include "recall/search/filter.h"
 #include "recall/store.h"
 
@@ -24,9 +24,13 @@ class StoreAccess {
  private:
   std::string embedding_model_;
   Ledger ledger_;
-  std::unique_ptr<recall::GgufEmbedder> embedder_;
+  std::unique_ptr<recall::Embedder> embedder_;
   std::unique_ptr<recall::Store> store_;
 };
+
+/// The embedding model of that name: "builtin" is the one that comes with mneme, else a GGUF file, "" none. `ledger`
+/// bears it and must outlive it. Throws Error.
+std::unique_ptr<recall::Embedder> open_embedder(const std::string& name, Ledger& ledger);
 
 /// Options that narrow what is found, for `recall` and `cube ls`.
 struct FilterOptions {
