@@ -43,7 +43,8 @@ LocomoSession session_of(const Json& conversation, const std::string& key, int n
   if (!turns.is_array()) refuse(what + " " + key, "a list of turns");
   for (const Json& json : turns) {
     const std::string place = fmt::format("{} {} turn {}", what, key, session.turns.size() + 1);
-    LocomoTurn turn{string_of(json, "dia_id", place), string_of(json, "speaker", place), string_of(json, "text", place), ""};
+    LocomoTurn turn{string_of(json, "dia_id", place), string_of(json, "speaker", place), string_of(json, "text", place),
+                    ""};
     if (json.contains("blip_caption")) turn.caption = string_of(json, "blip_caption", place);
     session.turns.push_back(std::move(turn));
   }
@@ -140,9 +141,8 @@ std::vector<LocomoConversation> parse_locomo(std::string_view text, const std::s
       if (number > 0) conversation.sessions.push_back(session_of(chat, key, number, what));
     }
     if (conversation.sessions.empty()) refuse(what, "sessions");
-    std::sort(conversation.sessions.begin(), conversation.sessions.end(), [](const auto& a, const auto& b) {
-      return a.time != b.time ? a.time < b.time : a.number < b.number;
-    });
+    std::sort(conversation.sessions.begin(), conversation.sessions.end(),
+              [](const auto& a, const auto& b) { return a.time != b.time ? a.time < b.time : a.number < b.number; });
     if (sample.contains("observation")) add_observations(sample["observation"], what, conversation);
     add_questions(member(sample, "qa", what), what, conversation);
     all.push_back(std::move(conversation));

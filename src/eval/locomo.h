@@ -11,11 +11,11 @@
 
 namespace mneme {
 
-/// Conversations of LoCoMo: "Evaluating Very Long-Term Conversational Memory of LLM Agents", arXiv 2402.17753. Long chats of
-/// two people over many sessions, and questions whose evidence is known by turn.
+/// Conversations of LoCoMo: "Evaluating Very Long-Term Conversational Memory of LLM Agents", arXiv 2402.17753. Long
+/// chats of two people over many sessions, and questions whose evidence is known by turn.
 ///
-/// Categories by number, as the files have them: 1 needs several turns, 2 is about time, 3 needs knowledge of the world,
-/// 4 is in one turn, 5 asks for what was never said. Papers name and order them differently.
+/// Categories by number, as the files have them: 1 needs several turns, 2 is about time, 3 needs knowledge of the
+/// world, 4 is in one turn, 5 asks for what was never said. Papers name and order them differently.
 struct LocomoTurn {
   std::string id;  ///< "D3:14": turn 14 of session 3.
   std::string speaker, text;
@@ -47,8 +47,8 @@ struct LocomoConversation {
   std::vector<LocomoSession> sessions;  ///< Oldest first.
   std::vector<LocomoObservation> observations;
   std::vector<LocomoQuestion> questions;
-  size_t n_unknown_ids = 0;         ///< Pieces of evidence that name no turn; dropped.
-  size_t n_without_evidence = 0;    ///< Questions left out, since no evidence was left.
+  size_t n_unknown_ids = 0;       ///< Pieces of evidence that name no turn; dropped.
+  size_t n_without_evidence = 0;  ///< Questions left out, since no evidence was left.
 };
 
 constexpr int kLocomoCategories = 5;
@@ -56,8 +56,8 @@ constexpr int kLocomoCategories = 5;
 /// Ids in a piece of evidence: "D8:6; D9:17" holds two, "D:11:26" none.
 std::vector<std::string> locomo_ids(std::string_view text);
 
-/// Reads the list of samples of a LoCoMo file; unknown fields are passed over. Throws Error(kCorruptData) that names the
-/// sample and field.
+/// Reads the list of samples of a LoCoMo file; unknown fields are passed over. Throws Error(kCorruptData) that names
+/// the sample and field.
 std::vector<LocomoConversation> parse_locomo(std::string_view text, const std::string& name);
 
 }  // namespace mneme

@@ -66,7 +66,8 @@ TEST(Locomo, ReadsWithTheDirtOfTheRealFile) {
 }
 
 TEST(PlainBm25, RanksByTheFormula) {
-  const std::vector<std::string> documents = {"Ann walks the dog", "The dogs walked, and walking dogs bark", "A cat", ""};
+  const std::vector<std::string> documents = {"Ann walks the dog", "The dogs walked, and walking dogs bark", "A cat",
+                                              ""};
   const PlainBm25 bm25(documents);
   EXPECT_THAT(bm25.search("dog walking", 2), ElementsAre(1, 0));
   EXPECT_THAT(bm25.search("cat", 1), ElementsAre(2));

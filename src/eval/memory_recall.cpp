@@ -46,7 +46,9 @@ struct Item {
   std::vector<std::string> evidence;  ///< Turns that finding it finds.
 };
 
-std::string said(const LocomoTurn& turn) { return turn.caption.empty() ? turn.text : turn.text + " [" + turn.caption + "]"; }
+std::string said(const LocomoTurn& turn) {
+  return turn.caption.empty() ? turn.text : turn.text + " [" + turn.caption + "]";
+}
 
 std::string user_of(const LocomoConversation& conversation, MemoryUnit unit) {
   return fmt::format("{}/{}s", conversation.id, unit_name(unit));
@@ -73,6 +75,8 @@ std::vector<Item> items_of(const LocomoConversation& conversation, MemoryUnit un
         item.record.scope.session = name;
         item.plain = fmt::format("{}: {} {} {}", turn.speaker, turn.text, turn.caption, session.date);
         item.record.event_time += static_cast<recall::Time>(items.size()) * recall::kMicrosPerSecond;
+        item.record.id = recall::new_record_id();
+        if (&turn != &session.turns.front()) item.record.links = {{"follows", items[items.size() - 2].record.id}};
         item.evidence = {turn.id};
       }
     } else if (unit == MemoryUnit::kSession) {
@@ -209,7 +213,8 @@ Interval paired_bootstrap(const MemoryRecall& a, const MemoryRecall& b, int cate
   return interval;
 }
 
-MemoryReport measure_memory_recall(std::span<const LocomoConversation> conversations, const MemoryRecallOptions& options,
+MemoryReport measure_memory_recall(std::span<const LocomoConversation> conversations,
+                                   const MemoryRecallOptions& options,
                                    const std::function<void(uint64_t, uint64_t)>& each) {
   MemoryReport report;
   report.n_conversations = conversations.size();
@@ -221,11 +226,13 @@ MemoryReport measure_memory_recall(std::span<const LocomoConversation> conversat
     tokens.push_back(0);
     for (const LocomoSession& session : conversation.sessions) {
       report.n_turns += session.turns.size();
-      for (const LocomoTurn& turn : session.turns) tokens.back() += static_cast<double>(recall::estimate_tokens(said(turn)));
+      for (const LocomoTurn& turn : session.turns)
+        tokens.back() += static_cast<double>(recall::estimate_tokens(said(turn)));
     }
     report.conversation_tokens += tokens.back() * static_cast<double>(conversation.questions.size());
   }
-  if (report.n_questions == 0) fail(ErrorCode::kInvalidArgument, "[eval memory] expected questions with evidence, found none");
+  if (report.n_questions == 0)
+    fail(ErrorCode::kInvalidArgument, "[eval memory] expected questions with evidence, found none");
   report.conversation_tokens /= static_cast<double>(report.n_questions);
 
   const TemporaryFolder folder;
@@ -233,7 +240,8 @@ MemoryReport measure_memory_recall(std::span<const LocomoConversation> conversat
   recall::StoreOptions store_options;
   store_options.embedder = options.embedder;
   store_options.clock = [&now] { return now; };
-  const auto store = recall::Store::open(options.store.empty() ? folder.file("memory.db") : options.store, store_options);
+  const auto store =
+      recall::Store::open(options.store.empty() ? folder.file("memory.db") : options.store, store_options);
   std::vector<MemoryChannel> channels = {MemoryChannel::kBm25, MemoryChannel::kHybrid};
   if (options.embedder != nullptr) channels.insert(channels.begin() + 1, MemoryChannel::kVectors);
   const uint64_t all = report.n_questions * options.units.size();
@@ -303,14 +311,16 @@ Json to_json(const MemoryReport& report, const MemoryRecallOptions& options) {
     for (int category = 0; category <= kLocomoCategories; ++category) {
       if (std::isnan(row.mean(category, 0))) continue;
       Json recall = Json::object();
-      for (size_t cut = 0; cut < row.cuts.size(); ++cut) recall[std::to_string(row.cuts[cut])] = row.mean(category, cut);
+      for (size_t cut = 0; cut < row.cuts.size(); ++cut)
+        recall[std::to_string(row.cuts[cut])] = row.mean(category, cut);
       const std::string name = category == 0 ? "all" : std::to_string(category);
       json["recall"][name] = std::move(recall);
       if (row.channel == MemoryChannel::kBm25) continue;
       for (const MemoryRecall& base : report.rows) {
         if (base.unit != row.unit || base.channel != MemoryChannel::kBm25) continue;
         const Interval gain = paired_bootstrap(row, base, category, kMainCut, options.seed);
-        json["gain"][name] = {{"at", row.cuts[kMainCut]}, {"difference", gain.difference}, {"low", gain.low}, {"high", gain.high}};
+        json["gain"][name] = {
+            {"at", row.cuts[kMainCut]}, {"difference", gain.difference}, {"low", gain.low}, {"high", gain.high}};
       }
     }
     rows.push_back(std::move(json));

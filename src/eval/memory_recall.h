@@ -69,10 +69,12 @@ struct MemoryReport {
   double ingest_seconds = 0;
 };
 
-/// Replays conversations in the order of time into a memory store, each as a user of its own, and asks their questions at
-/// the end, at the time of the last session. A question's recall is |found evidence| / |evidence|; a session finds the
-/// evidence said in it, an observation that of its turns. `each(done, all)` is called for each question asked. Throws Error.
-MemoryReport measure_memory_recall(std::span<const LocomoConversation> conversations, const MemoryRecallOptions& options,
+/// Replays conversations in the order of time into a memory store, each as a user of its own, and asks their questions
+/// at the end, at the time of the last session. A question's recall is |found evidence| / |evidence|; a session finds
+/// the evidence said in it, an observation that of its turns. `each(done, all)` is called for each question asked.
+/// Throws Error.
+MemoryReport measure_memory_recall(std::span<const LocomoConversation> conversations,
+                                   const MemoryRecallOptions& options,
                                    const std::function<void(uint64_t, uint64_t)>& each);
 
 /// All numbers, with the intervals of the hybrid's gain over plain BM25 at 10 (sessions: 5).

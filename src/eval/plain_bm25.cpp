@@ -9,12 +9,12 @@ namespace mneme {
 namespace {
 
 const std::unordered_set<std::string_view> kCommon = {
-    "a",    "about", "an",    "and",   "are",   "as",   "at",   "be",   "been", "but",   "by",    "can",  "could",
-    "did",  "do",    "does",  "for",   "from",  "had",  "has",  "have", "he",   "her",   "him",   "his",  "how",
-    "i",    "if",    "in",    "into",  "is",    "it",   "its",  "me",   "my",   "not",   "of",    "on",   "or",
-    "our",  "s",     "she",   "so",    "t",     "that", "the",  "their", "them", "then", "there", "these", "they",
-    "this", "to",    "us",    "was",   "we",    "were", "what", "when", "where", "which", "who",  "whom", "whose",
-    "why",  "will",  "with",  "would", "you",   "your"};
+    "a",     "about", "an",    "and",  "are",   "as",   "at",   "be",   "been",  "but",  "by",    "can",
+    "could", "did",   "do",    "does", "for",   "from", "had",  "has",  "have",  "he",   "her",   "him",
+    "his",   "how",   "i",     "if",   "in",    "into", "is",   "it",   "its",   "me",   "my",    "not",
+    "of",    "on",    "or",    "our",  "s",     "she",  "so",   "t",    "that",  "the",  "their", "them",
+    "then",  "there", "these", "they", "this",  "to",   "us",   "was",  "we",    "were", "what",  "when",
+    "where", "which", "who",   "whom", "whose", "why",  "will", "with", "would", "you",  "your"};
 
 std::vector<std::string> words_of(std::string_view text) {
   std::vector<std::string> words;
@@ -72,9 +72,8 @@ std::vector<size_t> PlainBm25::search(std::string_view query, size_t k) const {
   std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), size_t{0});
   k = std::min(k, order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(k), order.end(), [&](size_t x, size_t y) {
-    return scores[x] != scores[y] ? scores[x] > scores[y] : x < y;
-  });
+  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(k), order.end(),
+                    [&](size_t x, size_t y) { return scores[x] != scores[y] ? scores[x] > scores[y] : x < y; });
   order.resize(k);
   return order;
 }

@@ -16,8 +16,8 @@ namespace mneme {
 class PlainBm25 {
  public:
   explicit PlainBm25(std::span<const std::string> documents);
-  /// Numbers of the best `k` documents, best first, the earlier one of two alike. Those without any of the words follow in
-  /// their order, so there are always min(k, documents).
+  /// Numbers of the best `k` documents, best first, the earlier one of two alike. Those without any of the words follow
+  /// in their order, so there are always min(k, documents).
   std::vector<size_t> search(std::string_view query, size_t k) const;
 
  private:

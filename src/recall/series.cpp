@@ -15,9 +15,9 @@ namespace {
 void set_place(Database& db, int64_t scope, int64_t number, int64_t n_terms, const std::string& name, bool asks) {
   const SeriesPlace place = name.empty() ? SeriesPlace{} : next_place(db, scope, name);
   count_in_series(db, scope, place.series, 1, n_terms);
-  db.execute("UPDATE record SET series = ?, position = ?, asks = ? WHERE num = ?",
-             {place.series == 0 ? SqlValue(std::monostate()) : SqlValue(place.series), place.position, int64_t{asks},
-              number});
+  db.execute(
+      "UPDATE record SET series = ?, position = ?, asks = ? WHERE num = ?",
+      {place.series == 0 ? SqlValue(std::monostate()) : SqlValue(place.series), place.position, int64_t{asks}, number});
 }
 
 /// Puts the records that a store has into series, in the order in which they were stored.
@@ -39,8 +39,7 @@ void place_records(Database& db) {
         " e.version = r.version WHERE r.num > ? AND e.payload IS NOT NULL ORDER BY r.num LIMIT 1000",
         {last}, [&](const SqlRow& row) {
           const Record record = record_from_json(parse_json(row.text(3), "event"), "event");
-          known.push_back(
-              {row.integer(0), row.integer(1), row.integer(2), series_name(key, record), asks(record)});
+          known.push_back({row.integer(0), row.integer(1), row.integer(2), series_name(key, record), asks(record)});
         });
     for (const Known& each : known) {
       set_place(db, each.scope, each.number, each.n_terms, each.name, each.asks);
@@ -55,8 +54,9 @@ std::string series_name(uint64_t key, const Record& record) {
   std::string name;
   if (!record.scope.session.empty()) {
     name = "session\x1f" + record.scope.session;
-  } else if (record.kind == Kind::kDocument && !record.source.uri.empty()) {
-    name = "document\x1f" + record.source.uri;
+  } else if ((record.kind == Kind::kDocument || record.kind == Kind::kEpisode) && !record.source.uri.empty()) {
+    // An imported turn is FILE#NUMBER.
+    name = "source\x1f" + record.source.uri.substr(0, record.source.uri.find('#'));
   } else {
     return "";
   }
@@ -65,6 +65,7 @@ std::string series_name(uint64_t key, const Record& record) {
 }
 
 bool asks(const Record& record) {
+  if (record.kind != Kind::kEpisode) return false;
   // ?, and those of Arabic, Chinese and Japanese
   for (const char* mark : {"?", "\u061f", "\uff1f"}) {
     if (record.text.find(mark) != std::string::npos) return true;
@@ -99,15 +100,15 @@ void count_in_series(Database& db, int64_t scope, int64_t series, int64_t record
 }
 
 void create_series(Database& db) {
-  db.script(fmt::format(
-      "CREATE TABLE series(num {}, scope BIGINT NOT NULL, name TEXT NOT NULL, records BIGINT NOT NULL,"
-      " terms BIGINT NOT NULL, next BIGINT NOT NULL, UNIQUE(scope, name));"
-      "ALTER TABLE scope ADD COLUMN n_groups BIGINT NOT NULL DEFAULT 0;"
-      "ALTER TABLE record ADD COLUMN series BIGINT;"
-      "ALTER TABLE record ADD COLUMN position BIGINT NOT NULL DEFAULT 0;"
-      "ALTER TABLE record ADD COLUMN asks BIGINT NOT NULL DEFAULT 0;"
-      "CREATE INDEX record_of_series ON record(series, position) WHERE series IS NOT NULL",
-      db.serial_key()));
+  db.script(
+      fmt::format("CREATE TABLE series(num {}, scope BIGINT NOT NULL, name TEXT NOT NULL, records BIGINT NOT NULL,"
+                  " terms BIGINT NOT NULL, next BIGINT NOT NULL, UNIQUE(scope, name));"
+                  "ALTER TABLE scope ADD COLUMN n_groups BIGINT NOT NULL DEFAULT 0;"
+                  "ALTER TABLE record ADD COLUMN series BIGINT;"
+                  "ALTER TABLE record ADD COLUMN position BIGINT NOT NULL DEFAULT 0;"
+                  "ALTER TABLE record ADD COLUMN asks BIGINT NOT NULL DEFAULT 0;"
+                  "CREATE INDEX record_of_series ON record(series, position) WHERE series IS NOT NULL",
+                  db.serial_key()));
   db.isolate_tenants("series");
   db.restrict_to_tenant(std::string(kAllTenants));
   place_records(db);

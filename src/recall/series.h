@@ -8,16 +8,17 @@
 
 namespace mneme::recall {
 
-/// A series is what was said or written together: the records of one session, or the pieces of one document. Its
-/// members stand in the order in which they were stored. Search scores a record together with its neighbours and with its
-/// whole series (search/context_score.h). Records without session that are no pieces of a document are in no series.
+/// A series is what was said or written together: the records of one session, or without one the pieces of a document
+/// and the turns of a chat from one source. Its members stand in the order in which they were stored. Search scores a
+/// record together with its neighbours and with its whole series (search/context_score.h). Other records are in no
+/// series.
 ///
 /// Table series holds counts and the next position; a series is named by a keyed hash, so it says nothing of a session
 /// or file once the records are gone. All functions run inside a transaction.
 
 /// Name of the record's series, "" for none; `key` is that of the store's term hashes.
 std::string series_name(uint64_t key, const Record& record);
-/// True when the text holds a question mark, of any script: the next record may be the answer.
+/// True for a turn of a dialogue that holds a question mark, of any script: the next one may be the answer.
 bool asks(const Record& record);
 
 /// Number of a series and a position in it; 0 for none.

@@ -17,15 +17,17 @@ namespace {
 
 constexpr std::string_view kArchitecture = "mneme-word-vectors";
 
-const NamedTensor& tensor(const ModelFile& file, const char* name, DType dtype, size_t rank, uint64_t rows, uint64_t columns) {
+const NamedTensor& tensor(const ModelFile& file, const char* name, DType dtype, size_t rank, uint64_t rows,
+                          uint64_t columns) {
   const NamedTensor* found = file.find(name);
-  if (found == nullptr) fail(ErrorCode::kCorruptData, "[open embedder] {}: expected tensor {}, found none", file.path(), name);
+  if (found == nullptr)
+    fail(ErrorCode::kCorruptData, "[open embedder] {}: expected tensor {}, found none", file.path(), name);
   const Shape& shape = found->view.shape;
   // 0: any extent.
   if (found->view.dtype != dtype || shape.rank() != rank || (columns != 0 && shape.from_last(0) != columns) ||
       (rows != 0 && shape.from_last(1) != rows)) {
-    fail(ErrorCode::kCorruptData, "[open embedder] {}: expected another type or shape of tensor {}, found {} {}", file.path(),
-         name, dtype_info(found->view.dtype).name, shape.to_string());
+    fail(ErrorCode::kCorruptData, "[open embedder] {}: expected another type or shape of tensor {}, found {} {}",
+         file.path(), name, dtype_info(found->view.dtype).name, shape.to_string());
   }
   return *found;
 }
@@ -33,7 +35,8 @@ const NamedTensor& tensor(const ModelFile& file, const char* name, DType dtype, 
 /// As many numbers as the tensor has, all finite.
 std::vector<float> numbers(const ModelFile& file, const NamedTensor& tensor) {
   std::vector<float> values(tensor.view.shape.elements());
-  for (uint64_t row = 0; row < tensor.view.rows(); ++row) decode_row(tensor.view, row, &values[row * tensor.view.columns()]);
+  for (uint64_t row = 0; row < tensor.view.rows(); ++row)
+    decode_row(tensor.view, row, &values[row * tensor.view.columns()]);
   for (const float value : values) {
     if (!std::isfinite(value)) {
       fail(ErrorCode::kCorruptData, "[open embedder] {}: expected finite numbers in {}", file.path(), tensor.name);
@@ -56,14 +59,16 @@ StaticEmbedder::StaticEmbedder(const std::string& path) : file_(std::make_unique
   }
   const uint64_t rules = metadata.get_u64("word_vectors.term_rules");
   if (rules != kTermRules) {
-    fail(ErrorCode::kUnsupported, "[open embedder] {}: expected stems by rules {}, found rules {}", path, kTermRules, rules);
+    fail(ErrorCode::kUnsupported, "[open embedder] {}: expected stems by rules {}, found rules {}", path, kTermRules,
+         rules);
   }
   const auto stems = metadata.find_array_string("word_vectors.words");
   if (!stems || stems->empty()) fail(ErrorCode::kCorruptData, "[open embedder] {}: expected words, found none", path);
   const uint64_t n = stems->size();
   vectors_ = tensor(*file_, "words.vector", DType::kQ8_0, 2, n, 0).view;
   const uint64_t d = vectors_.columns();
-  if (d < 32 || d > 1024) fail(ErrorCode::kCorruptData, "[open embedder] {}: expected 32 to 1024 numbers, found {}", path, d);
+  if (d < 32 || d > 1024)
+    fail(ErrorCode::kCorruptData, "[open embedder] {}: expected 32 to 1024 numbers, found {}", path, d);
   dimension_ = static_cast<uint32_t>(d);
   const NamedTensor& grams = tensor(*file_, "grams.vector", DType::kQ8_0, 2, 0, d);
   grams_ = grams.view;
@@ -71,7 +76,8 @@ StaticEmbedder::StaticEmbedder(const std::string& path) : file_(std::make_unique
   n_grams_ = static_cast<uint32_t>(grams_.rows());
   weights_ = numbers(*file_, tensor(*file_, "words.weight", DType::kF32, 1, 0, n));
   const std::vector<float> common = numbers(*file_, tensor(*file_, "common", DType::kF32, 2, 0, d));
-  for (size_t at = 0; at < common.size(); at += d) common_.emplace_back(common.begin() + static_cast<ptrdiff_t>(at), common.begin() + static_cast<ptrdiff_t>(at + d));
+  for (size_t at = 0; at < common.size(); at += d)
+    common_.emplace_back(common.begin() + static_cast<ptrdiff_t>(at), common.begin() + static_cast<ptrdiff_t>(at + d));
   numbers(*file_, *file_->find("words.vector"));
   numbers(*file_, grams);
   stems_.assign(stems->begin(), stems->end());
@@ -153,7 +159,8 @@ void write_word_vectors(const WordVectors& vectors, const std::string& path, con
   const uint32_t d = vectors.options.dimension;
   const DTypeInfo& q8 = dtype_info(DType::kQ8_0);
   if (d % q8.block_elements != 0) {
-    fail(ErrorCode::kInvalidArgument, "[write embedder] expected a multiple of {} numbers, found {}", q8.block_elements, d);
+    fail(ErrorCode::kInvalidArgument, "[write embedder] expected a multiple of {} numbers, found {}", q8.block_elements,
+         d);
   }
   const auto encoded = [&](const std::vector<float>& values) {
     std::vector<std::byte> bytes(values.size() / q8.block_elements * q8.block_bytes);
@@ -197,12 +204,14 @@ std::string builtin_embedder_path() {
   if (!program.empty()) {
     fs::path folder = program.parent_path();
     places.push_back(folder.parent_path() / "share" / "mneme" / kName);
-    for (int up = 0; up < 6 && !folder.empty(); ++up, folder = folder.parent_path()) places.push_back(folder / "models" / kName);
+    for (int up = 0; up < 6 && !folder.empty(); ++up, folder = folder.parent_path())
+      places.push_back(folder / "models" / kName);
   }
   for (const fs::path& place : places) {
     if (fs::is_regular_file(place, ignored)) return place.string();
   }
-  throw Error(ErrorCode::kNotFound, fmt::format("[open embedder] expected models/{} beside the program, found none", kName),
+  throw Error(ErrorCode::kNotFound,
+              fmt::format("[open embedder] expected models/{} beside the program, found none", kName),
               "mneme train embedder makes it; $MNEME_EMBEDDER says where it is");
 }
 

@@ -15,9 +15,9 @@ namespace mneme::recall {
 /// (word_vectors.h has the method and its papers). Words that the model does not know get the mean of the vectors of
 /// their pieces. It needs no neural network and takes microseconds; it knows no word order.
 ///
-/// The model is a GGUF file. Keys: general.architecture = "mneme-word-vectors", word_vectors.words (strings: stems of the
-/// term rules word_vectors.term_rules). Tensors: words.vector [n, d] and grams.vector [g, d] in Q8_0, words.weight [n] in
-/// F32, common [c, d] in F32, whose rows are orthonormal.
+/// The model is a GGUF file. Keys: general.architecture = "mneme-word-vectors", word_vectors.words (strings: stems of
+/// the term rules word_vectors.term_rules). Tensors: words.vector [n, d] and grams.vector [g, d] in Q8_0, words.weight
+/// [n] in F32, common [c, d] in F32, whose rows are orthonormal.
 class StaticEmbedder final : public Embedder {
  public:
   /// True for a file that holds such a model. Throws Error when it is no GGUF file.
@@ -48,8 +48,8 @@ class StaticEmbedder final : public Embedder {
   std::vector<std::vector<float>> common_;
 };
 
-/// The model that comes with mneme, models/words.gguf: $MNEME_EMBEDDER, or looked for beside the program, in the folders
-/// above it, and in share/mneme beside its folder. Throws Error(kNotFound).
+/// The model that comes with mneme, models/words.gguf: $MNEME_EMBEDDER, or looked for beside the program, in the
+/// folders above it, and in share/mneme beside its folder. Throws Error(kNotFound).
 std::string builtin_embedder_path();
 
 }  // namespace mneme::recall

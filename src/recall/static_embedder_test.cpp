@@ -28,7 +28,9 @@ std::string two_topics(uint64_t seed) {
     const auto& topic = random.next_below(2) == 0 ? kSea : kFarm;
     for (int k = 0; k < 6; ++k) text += std::string(topic[random.next_below(8)]) + " ";
     // Words that every sentence may have, so that there are enough.
-    for (int k = 0; k < 3; ++k) text += "filler" + std::string(1, static_cast<char>('a' + random.next_below(20))) + std::string(1, static_cast<char>('a' + random.next_below(20))) + " ";
+    for (int k = 0; k < 3; ++k)
+      text += "filler" + std::string(1, static_cast<char>('a' + random.next_below(20))) +
+              std::string(1, static_cast<char>('a' + random.next_below(20))) + " ";
   }
   return text;
 }
@@ -72,8 +74,8 @@ class StaticEmbedderTest : public testing::Test {
 TEST_F(StaticEmbedderTest, WordsOfATopicAreAlike) {
   StaticEmbedder embedder(train("a.gguf"));
   EXPECT_EQ(embedder.dimension(), 32u);
-  const std::vector<std::string> texts = {"the captain drops the anchor", "a sailor on a wave", "the farmer and his cow",
-                                          "?", "", "boats"};
+  const std::vector<std::string> texts = {
+      "the captain drops the anchor", "a sailor on a wave", "the farmer and his cow", "?", "", "boats"};
   const auto v = embedder.embed(texts, Embedder::Role::kPassage);
   EXPECT_GT(cosine(v[0], v[1]), 0.5F);
   EXPECT_LT(cosine(v[0], v[2]), 0.1F);
@@ -88,7 +90,8 @@ TEST_F(StaticEmbedderTest, WordsOfATopicAreAlike) {
 }
 
 TEST_F(StaticEmbedderTest, TheSameTextsGiveTheSameFile) {
-  const std::string a = read_text_file(train("a.gguf")), b = read_text_file(train("b.gguf")), c = read_text_file(train("c.gguf", 2));
+  const std::string a = read_text_file(train("a.gguf")), b = read_text_file(train("b.gguf")),
+                    c = read_text_file(train("c.gguf", 2));
   EXPECT_TRUE(a == b);
   EXPECT_FALSE(a == c);
   EXPECT_EQ(StaticEmbedder(folder_.file("a.gguf")).model(), StaticEmbedder(folder_.file("b.gguf")).model());
@@ -122,7 +125,8 @@ TEST_F(StaticEmbedderTest, MakesAStoreSearchableByMeaning) {
   StoreOptions options;
   options.embedder = &embedder;
   const auto store = Store::open(folder_.file("memory.db"), options);
-  store->add(std::vector<Record>{note("bo", "the captain and the anchor"), note("bo", "wheat in the barn"), note("bo", "?!")});
+  store->add(
+      std::vector<Record>{note("bo", "the captain and the anchor"), note("bo", "wheat in the barn"), note("bo", "?!")});
   const SearchResult result = search(*store, {.text = "a sailor in the harbour", .scope = user("bo"), .k = 1});
   ASSERT_EQ(result.hits.size(), 1u);
   EXPECT_EQ(result.hits[0].record.text, "the captain and the anchor");

@@ -311,7 +311,8 @@ std::vector<uint32_t> gram_buckets(std::string_view word, uint32_t n_grams) {
   if (n_grams == 0 || word.empty() || word.size() > 64) return buckets;
   const std::string marked = "<" + std::string(word) + ">";
   std::vector<size_t> starts;  // of characters
-  for (size_t at = 0; at < marked.size(); at += decode_utf8(std::string_view(marked).substr(at)).length) starts.push_back(at);
+  for (size_t at = 0; at < marked.size(); at += decode_utf8(std::string_view(marked).substr(at)).length)
+    starts.push_back(at);
   starts.push_back(marked.size());
   for (size_t length = 3; length <= 5; ++length) {
     for (size_t i = 0; i + length < starts.size(); ++i) {
@@ -326,7 +327,8 @@ WordVectorTrainer::WordVectorTrainer(WordVectorOptions options) : options_(optio
   if (options_.dimension < 2 || options_.dimension > 1024 || options_.window < 1 || options_.window > 100 ||
       options_.n_grams > (1U << 20) || options_.n_common > 16) {
     fail(ErrorCode::kInvalidArgument,
-         "[train embedder] expected 2 to 1024 numbers, a window of 1 to 100, at most 2^20 pieces and 16 common directions,"
+         "[train embedder] expected 2 to 1024 numbers, a window of 1 to 100, at most 2^20 pieces and 16 common "
+         "directions,"
          " found {}, {}, {} and {}",
          options_.dimension, options_.window, options_.n_grams, options_.n_common);
   }

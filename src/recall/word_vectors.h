@@ -11,14 +11,14 @@ namespace mneme::recall {
 
 /// How word vectors are trained.
 struct WordVectorOptions {
-  uint32_t dimension = 128;    ///< Numbers of a vector.
-  uint32_t window = 5;         ///< Words on each side that count as context.
-  uint64_t min_count = 5;      ///< Rarer words get no vector of their own.
-  uint32_t max_words = 30'000; ///< The most frequent ones are kept.
-  uint32_t n_grams = 4096;     ///< Vectors for pieces of words, shared by hash.
+  uint32_t dimension = 128;     ///< Numbers of a vector.
+  uint32_t window = 5;          ///< Words on each side that count as context.
+  uint64_t min_count = 5;       ///< Rarer words get no vector of their own.
+  uint32_t max_words = 30'000;  ///< The most frequent ones are kept.
+  uint32_t n_grams = 4096;      ///< Vectors for pieces of words, shared by hash.
   double eigenvalue_power = 0.5;
-  double rare_weight = 1e-3;   ///< a of the weight a / (a + p) of a word with frequency p.
-  uint32_t n_common = 1;       ///< Directions that all texts share, taken out.
+  double rare_weight = 1e-3;  ///< a of the weight a / (a + p) of a word with frequency p.
+  uint32_t n_common = 1;      ///< Directions that all texts share, taken out.
   uint64_t seed = 1;
 };
 
@@ -34,8 +34,8 @@ struct WordVectors {
   uint64_t n_tokens = 0;       ///< Words that were read.
 };
 
-/// Buckets of the pieces of a word: its 3 to 5 characters in a row, with '<' before and '>' after it, hashed. For words of
-/// one script without blanks the same. Empty for words over 64 bytes.
+/// Buckets of the pieces of a word: its 3 to 5 characters in a row, with '<' before and '>' after it, hashed. For words
+/// of one script without blanks the same. Empty for words over 64 bytes.
 std::vector<uint32_t> gram_buckets(std::string_view word, uint32_t n_grams);
 
 /// Trains vectors of words by counting.
@@ -44,16 +44,18 @@ std::vector<uint32_t> gram_buckets(std::string_view word, uint32_t n_grams);
 /// 2. Positive pointwise mutual information with a smoothed context distribution (Levy, Goldberg and Dagan, "Improving
 ///    Distributional Similarity with Lessons Learned from Word Embeddings", TACL 2015):
 ///      M[w, c] = max(0, ln(#(w, c) S / (#(w) #(c)^.75))), S = sum over c of #(c)^.75; [n, n], sparse.
-/// 3. The greatest eigenvectors of the symmetric part of M by randomised subspace iteration (Halko, Martinsson and Tropp,
+/// 3. The greatest eigenvectors of the symmetric part of M by randomised subspace iteration (Halko, Martinsson and
+/// Tropp,
 ///    arXiv 0909.4061): rows of U |L|^p, scaled to length 1; p is eigenvalue_power.
 /// 4. Vectors of pieces of words such that their mean is close to the vectors of the words that they are in (as in
 ///    Bojanowski and others, arXiv 1607.04606, but fitted afterwards by gradient steps): for words that were not seen.
-/// 5. A text's vector is the weighted sum of its words' vectors without the directions that all texts share (Arora, Liang
+/// 5. A text's vector is the weighted sum of its words' vectors without the directions that all texts share (Arora,
+/// Liang
 ///    and Ma, "A simple but tough-to-beat baseline for sentence embeddings", ICLR 2017); these are found here from the
 ///    texts of the training.
 ///
-/// The same texts, options and machine type give the same numbers: one thread, seeded, fixed order. It knows no word order
-/// and one sense a word.
+/// The same texts, options and machine type give the same numbers: one thread, seeded, fixed order. It knows no word
+/// order and one sense a word.
 class WordVectorTrainer {
  public:
   explicit WordVectorTrainer(WordVectorOptions options);

@@ -31,7 +31,8 @@ std::vector<LocomoConversation> read_conversations(const MemoryCommand& command)
     if (at == all.end()) {
       std::string known;
       for (const auto& each : all) known += (known.empty() ? "" : ", ") + each.id;
-      fail(ErrorCode::kInvalidArgument, "[eval memory] --conversation: expected one of {}, found '{}'", known, brief_text(id));
+      fail(ErrorCode::kInvalidArgument, "[eval memory] --conversation: expected one of {}, found '{}'", known,
+           brief_text(id));
     }
     chosen.push_back(*at);
   }
@@ -40,10 +41,11 @@ std::vector<LocomoConversation> read_conversations(const MemoryCommand& command)
 
 void print_rows(const MemoryReport& report, uint64_t seed) {
   fmt::print("{} conversations, {} turns, {} questions ({} left out: no evidence that is a turn), added in {:.1f} s\n",
-             report.n_conversations, report.n_turns, report.n_questions, report.n_without_evidence, report.ingest_seconds);
+             report.n_conversations, report.n_turns, report.n_questions, report.n_without_evidence,
+             report.ingest_seconds);
   fmt::print("recall of evidence in %, by category\n");
-  fmt::print("{:<12} {:<8} {:>3} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8} {:>9}\n", "unit", "channel", "k", "1", "2",
-             "3", "4", "5", "all", "p50 ms", "p95 ms", "tokens");
+  fmt::print("{:<12} {:<8} {:>3} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8} {:>9}\n", "unit", "channel", "k", "1",
+             "2", "3", "4", "5", "all", "p50 ms", "p95 ms", "tokens");
   for (const MemoryRecall& row : report.rows) {
     for (size_t cut = 0; cut < row.cuts.size(); ++cut) {
       fmt::print("{:<12} {:<8} {:>3}", unit_name(row.unit), channel_name(row.channel), row.cuts[cut]);
@@ -87,8 +89,8 @@ void run_memory(MemoryCommand& command, const GlobalOptions& global) {
   uint64_t n = 0;
   for (const LocomoConversation& each : conversations) n += each.questions.size();
   Progress progress("questions", std::max<uint64_t>(1, n * command.options.units.size()), "questions");
-  const MemoryReport report = measure_memory_recall(conversations, command.options,
-                                                    [&](uint64_t done, uint64_t) { progress.update(done); });
+  const MemoryReport report =
+      measure_memory_recall(conversations, command.options, [&](uint64_t done, uint64_t) { progress.update(done); });
   if (global.json) {
     fmt::print("{}\n", to_json(report, command.options).dump(2));
   } else {
@@ -103,12 +105,16 @@ void add_eval_memory(CLI::App& eval, GlobalOptions& global) {
   CLI::App* command = eval.add_subcommand("memory", "How much of the evidence of questions long-term memory finds");
   command->add_option("FILE", memory->file, "Conversations with questions, e.g. locomo10.json")->required();
   command->add_option("--suite", memory->suite, "Format and protocol: locomo")->capture_default_str();
-  command->add_option("--conversation", memory->conversations, "Only this one, e.g. conv-26; may be given several times");
+  command->add_option("--conversation", memory->conversations,
+                      "Only this one, e.g. conv-26; may be given several times");
   command->add_option("--embed", memory->embedding_model, "Embedding model: vectors too");
   command->add_option("--weights", memory->weights, "JSON file with weights, as for recall");
-  command->add_option("--diversity", memory->options.diversity, "As for recall")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  command->add_option("--diversity", memory->options.diversity, "As for recall")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   command->add_option("--store", memory->options.store, "Keep the store at this path (default: a temporary one)");
-  command->add_option("--seed", memory->options.seed, "Of the resamples that intervals come from")->capture_default_str();
+  command->add_option("--seed", memory->options.seed, "Of the resamples that intervals come from")
+      ->capture_default_str();
   command->footer(
       "Replays conversations in the order of time, each for a user of its own, then asks; needs no language model.\n"
       "Compares the memory's search with plain BM25, over turns, whole sessions and extracted observations.\n"

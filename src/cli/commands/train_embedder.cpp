@@ -72,7 +72,8 @@ void train_embedder(const EmbedderCommand& command, const GlobalOptions& global)
              command.options.dimension, format_byte_size(bytes));
   for (const auto& [word, list] : nearest.items()) {
     std::string line;
-    for (const Json& each : list) line += fmt::format(" {} {:.2f}", each["word"].get<std::string>(), each["cosine"].get<double>());
+    for (const Json& each : list)
+      line += fmt::format(" {} {:.2f}", each["word"].get<std::string>(), each["cosine"].get<double>());
     fmt::print("{}:{}\n", word, line);
   }
 }
@@ -81,7 +82,8 @@ void train_embedder(const EmbedderCommand& command, const GlobalOptions& global)
 
 void add_train_embedder(CLI::App& train, GlobalOptions& global) {
   auto embedder = std::make_shared<EmbedderCommand>();
-  CLI::App* command = train.add_subcommand("embedder", "Train a small embedding model for long-term memory by counting words");
+  CLI::App* command =
+      train.add_subcommand("embedder", "Train a small embedding model for long-term memory by counting words");
   recall::WordVectorOptions& o = embedder->options;
   command->add_option("TEXT", embedder->texts, "Text files, or folders of *.txt; English")->required();
   command->add_option("-o,--out", embedder->out, "GGUF file to write")->required();
@@ -89,12 +91,14 @@ void add_train_embedder(CLI::App& train, GlobalOptions& global) {
   command->add_option("--window", o.window, "Words on each side that count as context")->capture_default_str();
   command->add_option("--min-count", o.min_count, "Rarer words get no vector of their own")->capture_default_str();
   command->add_option("--max-words", o.max_words, "Most words")->capture_default_str();
-  command->add_option("--pieces", o.n_grams, "Vectors of pieces of words, for words that are not known")->capture_default_str();
+  command->add_option("--pieces", o.n_grams, "Vectors of pieces of words, for words that are not known")
+      ->capture_default_str();
   command->add_option("--power", o.eigenvalue_power, "Power of the eigenvalues")->capture_default_str();
   command->add_option("--rare", o.rare_weight, "A word of frequency p counts RARE / (RARE + p)")->capture_default_str();
   command->add_option("--common", o.n_common, "Directions shared by all texts to take out")->capture_default_str();
   command->add_option("--seed", o.seed)->capture_default_str();
-  command->add_option("--nearest", embedder->nearest, "Also print the words nearest to this one; may be given several times");
+  command->add_option("--nearest", embedder->nearest,
+                      "Also print the words nearest to this one; may be given several times");
   command->footer(
       "One thread, a few minutes; the same texts give the same file. `--embed` of memory commands takes it.\n"
       "Example: mneme train embedder books/ -o models/words.gguf --nearest river");

@@ -14,7 +14,8 @@ namespace mneme::recall {
 namespace {
 
 constexpr size_t kExpanded = 48;  // best records whose neighbours are scored too
-constexpr std::array<std::string_view, 8> kRoles = {"user", "assistant", "system", "tool", "human", "ai", "bot", "model"};
+constexpr std::array<std::string_view, 8> kRoles = {"user",  "assistant", "system", "tool",
+                                                    "human", "ai",        "bot",    "model"};
 
 /// Words of the names of those who said one of the matches.
 class Speakers {
@@ -48,7 +49,8 @@ std::vector<double> series_scores(std::span<const TermMatch> matches, ContextSou
   std::unordered_map<int64_t, size_t> known;
   for (size_t i = 0; i < matches.size(); ++i) {
     const RecordRow& row = matches[i].row;
-    const auto [at, is_new] = row.series == 0 ? std::pair(known.end(), true) : known.try_emplace(row.series, groups.size());
+    const auto [at, is_new] =
+        row.series == 0 ? std::pair(known.end(), true) : known.try_emplace(row.series, groups.size());
     group_of[i] = is_new ? groups.size() : at->second;
     if (is_new) {
       groups.push_back({row.series, matches[i].counts});

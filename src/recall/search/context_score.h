@@ -51,13 +51,14 @@ struct ContextScore {
 /// Scores records together with what stands around them. One turn of a dialogue says little: "Yes, last Sunday!" is the
 /// answer to the turn before, and the topic was named at the beginning of the session.
 ///
-///   score(d) = B(d) + series S(d) + before B(d-1) + question [d-1 asks] B(d-1) + after B(d+1) + second (B(d-2) + B(d+2))
+///   score(d) = B(d) + series S(d) + before B(d-1) + question [d-1 asks] B(d-1) + after B(d+1) + second (B(d-2) +
+///   B(d+2))
 ///            + (speaker [the query names who said d] + time fit(d)) ln(1 + (N - 0.5) / 1.5)
 ///
-/// B is BM25 of a record (ranking.h), d-1 the record before d in its series, S BM25 of the series as one text, with lengths
-/// and counts of documents over the user's series; a record in no series is a series of its own. fit() is time_fit() of
-/// its event time. Words that name a speaker of one of the matches select by speaker and are no words of B and S, unless
-/// there are no others; the names of roles ("user", "assistant") are words only.
+/// B is BM25 of a record (ranking.h), d-1 the record before d in its series, S BM25 of the series as one text, with
+/// lengths and counts of documents over the user's series; a record in no series is a series of its own. fit() is
+/// time_fit() of its event time. Words that name a speaker of one of the matches select by speaker and are no words of
+/// B and S, unless there are no others; the names of roles ("user", "assistant") are words only.
 ///
 /// The neighbours of the best 48 are scored too when they hold none of the words. Weights were chosen on four
 /// conversations of LoCoMo (docs/results/locomo.md). The idea that a passage is scored together with its document and

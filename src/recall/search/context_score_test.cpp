@@ -153,15 +153,17 @@ MNEME_ON_EACH_DATABASE(Series);
 
 TEST_P(Series, AnAnswerIsFoundByItsQuestion) {
   const auto store = open();
-  store->add(std::vector<Record>{turn("a", "Ann", "Which instrument do you play?"), turn("a", "Bo", "The cello, since school."),
-                                 turn("a", "Ann", "Nice."), turn("b", "Ann", "We saw a play."), turn("b", "Bo", "It rained."),
+  store->add(std::vector<Record>{turn("a", "Ann", "Which instrument do you play?"),
+                                 turn("a", "Bo", "The cello, since school."), turn("a", "Ann", "Nice."),
+                                 turn("b", "Ann", "We saw a play."), turn("b", "Bo", "It rained."),
                                  note("bo", "The tent is in the attic.")});
   EXPECT_EQ(found(*store, "What instrument does Bo play?").at(1), "The cello, since school.");
   EXPECT_EQ(found(*store, "What instrument does Bo play?", clock_.time).at(1), "The cello, since school.");
   store->check();
   // Neighbours obey the filter: what is put away is not found.
   store->set_state(user("bo"), id_of(*store, "The cello, since school."), State::kArchived);
-  EXPECT_THAT(found(*store, "What instrument does Bo play?"), ::testing::Not(::testing::Contains("The cello, since school.")));
+  EXPECT_THAT(found(*store, "What instrument does Bo play?"),
+              ::testing::Not(::testing::Contains("The cello, since school.")));
   store->check();
 }
 
@@ -169,7 +171,8 @@ TEST_P(Series, CountsFollowTheRecords) {
   const auto store = open();
   const auto groups = [&] { return store->database().integer("SELECT n_groups FROM scope", {}); };
   const auto series = [&] { return store->database().integer("SELECT COUNT(*) FROM series", {}); };
-  store->add(std::vector<Record>{turn("a", "Ann", "one"), turn("a", "Bo", "two?"), turn("b", "Ann", "three"), note("bo", "four")});
+  store->add(std::vector<Record>{turn("a", "Ann", "one"), turn("a", "Bo", "two?"), turn("b", "Ann", "three"),
+                                 note("bo", "four")});
   EXPECT_EQ(groups(), 3);
   EXPECT_EQ(series(), 2);
   store->update(user("bo"), id_of(*store, "three"), [](Record& r) { r.scope.session = "a"; });
@@ -180,7 +183,8 @@ TEST_P(Series, CountsFollowTheRecords) {
   store->update(user("bo"), id_of(*store, "one"), [](Record& r) { r.scope.session.clear(); });
   EXPECT_EQ(groups(), 3);
   store->check();
-  erase(*store, user("bo"), std::vector<std::string>{id_of(*store, "three"), id_of(*store, "two is now much longer")}, {});
+  erase(*store, user("bo"), std::vector<std::string>{id_of(*store, "three"), id_of(*store, "two is now much longer")},
+        {});
   EXPECT_EQ(series(), 0) << "nothing is left of a session's name";
   EXPECT_EQ(groups(), 2);
   store->check();
@@ -196,7 +200,8 @@ TEST_P(Series, OldStoresAreMigrated) {
                                    turn("b", "Bo", "We saw a play."), note("bo", "four")});
     store->database().script(
         "DROP TABLE series; DROP INDEX record_of_series; ALTER TABLE scope DROP COLUMN n_groups;"
-        "ALTER TABLE record DROP COLUMN series; ALTER TABLE record DROP COLUMN position; ALTER TABLE record DROP COLUMN asks;"
+        "ALTER TABLE record DROP COLUMN series; ALTER TABLE record DROP COLUMN position; ALTER TABLE record DROP "
+        "COLUMN asks;"
         "UPDATE meta SET value = '2' WHERE key = 'schema_version'");
   }
   const auto store = open();

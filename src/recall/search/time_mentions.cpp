@@ -22,10 +22,11 @@ using std::chrono::year_month_day;
 
 constexpr int kYearsBack = 20;
 constexpr double kHalfLifeDays = 7;
-constexpr std::array<std::string_view, 12> kMonths = {"january", "february", "march",     "april",   "may",      "june",
-                                                      "july",    "august",   "september", "october", "november", "december"};
-constexpr std::array<std::string_view, 11> kNumbers = {"a",    "one",   "two",   "three", "four", "five",
-                                                       "six",  "seven", "eight", "nine",  "ten"};
+constexpr std::array<std::string_view, 12> kMonths = {"january",   "february", "march",    "april",
+                                                      "may",       "june",     "july",     "august",
+                                                      "september", "october",  "november", "december"};
+constexpr std::array<std::string_view, 11> kNumbers = {"a",   "one",   "two",   "three", "four", "five",
+                                                       "six", "seven", "eight", "nine",  "ten"};
 constexpr size_t kMostWords = 2000;  // of the text that are looked at
 
 struct Word {
@@ -85,13 +86,19 @@ std::optional<unsigned> month_of(const Word& word) {
   return static_cast<unsigned>(at - kMonths.begin()) + 1;
 }
 
-Time time_of(sys_days date) { return date.time_since_epoch().count() * kMicrosPerDay; }
-sys_days date_of(Time time) { return sys_days(days(time / kMicrosPerDay - (time % kMicrosPerDay < 0))); }
+Time time_of(sys_days date) {
+  return date.time_since_epoch().count() * kMicrosPerDay;
+}
+sys_days date_of(Time time) {
+  return sys_days(days(time / kMicrosPerDay - (time % kMicrosPerDay < 0)));
+}
 
 class Finder {
  public:
   Finder(std::string_view text, Time now)
-      : words_(split(text)), today_(date_of(std::clamp(now, kEarliestTime, kLatestTime))), this_year_(year_month_day(today_).year()) {}
+      : words_(split(text)),
+        today_(date_of(std::clamp(now, kEarliestTime, kLatestTime))),
+        this_year_(year_month_day(today_).year()) {}
 
   std::vector<TimeRange> find() {
     for (size_t i = 0; i < words_.size(); ++i) {
@@ -159,14 +166,16 @@ class Finder {
       if (next == "month") {
         add(first_of_month - std::chrono::months(back), first_of_month - std::chrono::months(back - 1));
       }
-      if (next == "year") add((this_year_ - std::chrono::years(back)) / 1 / 1, (this_year_ - std::chrono::years(back - 1)) / 1 / 1);
+      if (next == "year")
+        add((this_year_ - std::chrono::years(back)) / 1 / 1, (this_year_ - std::chrono::years(back - 1)) / 1 / 1);
     }
     if (i + 2 < words_.size() && words_[i + 2].lower == "ago") ago(word, next);
   }
 
   void ago(const std::string& count, const std::string& unit) {
     const auto* at = std::find(kNumbers.begin(), kNumbers.end(), count);
-    const auto n = at != kNumbers.end() ? std::max<int>(1, static_cast<int>(at - kNumbers.begin())) : number(count, 1, 3);
+    const auto n =
+        at != kNumbers.end() ? std::max<int>(1, static_cast<int>(at - kNumbers.begin())) : number(count, 1, 3);
     if (!n) return;
     const year_month_day today(today_);
     if (unit == "day" || unit == "days") add_days(today_ - days(*n), 1);
@@ -189,13 +198,16 @@ class Finder {
 
 }  // namespace
 
-std::vector<TimeRange> time_mentions(std::string_view text, Time now) { return Finder(text, now).find(); }
+std::vector<TimeRange> time_mentions(std::string_view text, Time now) {
+  return Finder(text, now).find();
+}
 
 double time_fit(std::span<const TimeRange> ranges, Time time) {
   double best = 0;
   for (const TimeRange& range : ranges) {
     if (time < range.from) continue;
-    const double days_after = time < range.before ? 0 : static_cast<double>(time - range.before) / static_cast<double>(kMicrosPerDay);
+    const double days_after =
+        time < range.before ? 0 : static_cast<double>(time - range.before) / static_cast<double>(kMicrosPerDay);
     best = std::max(best, std::exp2(-days_after / kHalfLifeDays));
   }
   return best;

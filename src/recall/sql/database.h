@@ -41,7 +41,7 @@ class SqlRow {
 struct RecordRow {
   int64_t n_terms = 0, event_time = 0;
   int64_t series = 0, position = 0;  ///< The series that it belongs to (series.h), 0 for none, and its place there.
-  bool asks = false;                 ///< Its text holds a question mark.
+  bool asks = false;                 ///< A turn of a dialogue with a question mark.
   double importance = 0.5, confidence = 1;
   std::string speaker;
 };
