@@ -27,12 +27,13 @@ std::vector<std::string> words_of(std::string_view text) {
       continue;
     }
     if (!word.empty() && !kCommon.contains(word)) {
+      size_t length = word.size();
       for (const std::string_view end : {"ing", "ed", "es", "s"}) {
         if (!word.ends_with(end) || word.size() < end.size() + 3) continue;
-        word.resize(word.size() - end.size());
+        length -= end.size();
         break;
       }
-      words.push_back(word);
+      words.push_back(word.substr(0, length));
     }
     word.clear();
   }

@@ -309,7 +309,7 @@ std::vector<float> common_directions(const WordVectors& words, const std::vector
 std::vector<uint32_t> gram_buckets(std::string_view word, uint32_t n_grams) {
   std::vector<uint32_t> buckets;
   if (n_grams == 0 || word.empty() || word.size() > 64) return buckets;
-  const std::string marked = "<" + std::string(word) + ">";
+  const std::string marked = fmt::format("<{}>", word);
   std::vector<size_t> starts;  // of characters
   for (size_t at = 0; at < marked.size(); at += decode_utf8(std::string_view(marked).substr(at)).length)
     starts.push_back(at);
