@@ -1,5 +1,6 @@
 #include "recall/static_embedder.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -18,19 +19,21 @@ using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Key;
 
-/// Sentences about two topics, with the words of a topic in common.
-std::string two_topics(uint64_t seed) {
-  constexpr const char* kSea[] = {"boat", "sail", "harbour", "captain", "wave", "anchor", "fish", "sailor"};
-  constexpr const char* kFarm[] = {"cow", "barn", "plough", "farmer", "field", "harvest", "wheat", "tractor"};
+/// Sentences about six topics, each with words of its own: the sea, a farm, and four that are made up.
+std::string six_topics(uint64_t seed) {
+  const std::vector<std::vector<std::string>> topics = {
+      {"boat", "sail", "harbour", "captain", "wave", "anchor", "fish", "sailor"},
+      {"cow", "barn", "plough", "farmer", "field", "harvest", "wheat", "tractor"}};
   PhiloxStream random(seed);
   std::string text;
-  for (int i = 0; i < 4000; ++i) {
-    const auto& topic = random.next_below(2) == 0 ? kSea : kFarm;
-    for (int k = 0; k < 6; ++k) text += std::string(topic[random.next_below(8)]) + " ";
-    // Words that every sentence may have, so that there are enough.
-    for (int k = 0; k < 3; ++k)
-      text += "filler" + std::string(1, static_cast<char>('a' + random.next_below(20))) +
-              std::string(1, static_cast<char>('a' + random.next_below(20))) + " ";
+  for (int i = 0; i < 6000; ++i) {
+    const size_t topic = random.next_below(6);
+    for (int k = 0; k < 6; ++k) {
+      const size_t word = random.next_below(topic < 2 ? 8 : 40);
+      text += (topic < 2 ? topics[topic][word] : fmt::format("w{}q{}", topic, word)) + " ";
+    }
+    // Words that every sentence may have.
+    for (int k = 0; k < 2; ++k) text += fmt::format("filler{} ", random.next_below(60));
   }
   return text;
 }
@@ -63,7 +66,7 @@ class StaticEmbedderTest : public testing::Test {
  protected:
   std::string train(const std::string& name, uint64_t seed = 1) {
     WordVectorTrainer trainer(small_options());
-    trainer.add(two_topics(seed));
+    trainer.add(six_topics(seed));
     const std::string path = folder_.file(name);
     write_word_vectors(trainer.train([](const char*) {}), path, "a test");
     return path;

@@ -14,11 +14,11 @@ namespace mneme::recall {
 /// How much each part of context_scores() counts.
 struct ContextWeights {
   double series = 0.8;    ///< BM25 of the whole series.
-  double before = 0.3;    ///< BM25 of the record before, in the same series;
-  double question = 0.3;  ///< as much again when it asks something: this may be the answer.
-  double after = 0.1;     ///< BM25 of the record after.
-  double second = 0.1;    ///< BM25 of the second before and of the second after, each.
-  double speaker = 0.4;   ///< Said by somebody whom the query names, in units of a word that only one record has.
+  double before = 0.2;    ///< BM25 of the record before, in the same series;
+  double question = 0.3;  ///< added when it asks something: this may be the answer.
+  double after = 0.05;    ///< BM25 of the record after.
+  double second = 0.12;   ///< BM25 of the second before and of the second after, each.
+  double speaker = 0.55;  ///< Said by somebody whom the query names, in units of a word that only one record has.
   double time = 0.65;     ///< Fits a time in the query, in the same unit.
 };
 

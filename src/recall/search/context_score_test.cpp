@@ -113,7 +113,7 @@ TEST(TimeMentions, AreReadAsPeopleWriteThem) {
   EXPECT_THAT(mentioned("last month or this year"), ElementsAre("2026-10-01 2026-11-01", "2026-01-01 2027-01-01"));
   EXPECT_THAT(mentioned("three days ago, a year ago"), ElementsAre("2026-11-26 2026-11-27", "2025-01-01 2026-01-01"));
   EXPECT_THAT(mentioned("you may march on"), IsEmpty());
-  EXPECT_THAT(mentioned("31 February 2023, 0 ago, 99999999999999999999"), IsEmpty());
+  EXPECT_THAT(mentioned("31 February, 0 ago, 99999999999999999999"), IsEmpty());
   const auto april = mentioned("in April");
   EXPECT_EQ(april.size(), 21u);
   EXPECT_EQ(april.back(), "2026-04-01 2026-05-01");
@@ -139,6 +139,12 @@ class Series : public OnEachDatabase {
     std::vector<std::string> texts;
     for (const Hit& hit : search(store, query).hits) texts.push_back(hit.record.text);
     return texts;
+  }
+  /// Of the user's own rows: PostgreSQL shows no others.
+  int64_t number(Store& store, const char* sql) {
+    int64_t value = 0;
+    store.read(user("bo"), [&] { value = store.database().integer(sql, {}); });
+    return value;
   }
   std::string id_of(Store& store, const std::string& text) {
     std::string id;
@@ -169,8 +175,8 @@ TEST_P(Series, AnAnswerIsFoundByItsQuestion) {
 
 TEST_P(Series, CountsFollowTheRecords) {
   const auto store = open();
-  const auto groups = [&] { return store->database().integer("SELECT n_groups FROM scope", {}); };
-  const auto series = [&] { return store->database().integer("SELECT COUNT(*) FROM series", {}); };
+  const auto groups = [&] { return number(*store, "SELECT n_groups FROM scope"); };
+  const auto series = [&] { return number(*store, "SELECT COUNT(*) FROM series"); };
   store->add(std::vector<Record>{turn("a", "Ann", "one"), turn("a", "Bo", "two?"), turn("b", "Ann", "three"),
                                  note("bo", "four")});
   EXPECT_EQ(groups(), 3);
@@ -188,7 +194,7 @@ TEST_P(Series, CountsFollowTheRecords) {
   EXPECT_EQ(series(), 0) << "nothing is left of a session's name";
   EXPECT_EQ(groups(), 2);
   store->check();
-  store->database().execute("UPDATE scope SET n_groups = 7");
+  store->write(user("bo"), [&](Time) { store->database().execute("UPDATE scope SET n_groups = 7"); });
   EXPECT_THROW(store->check(), Error);
 }
 
@@ -206,8 +212,8 @@ TEST_P(Series, OldStoresAreMigrated) {
   }
   const auto store = open();
   store->check();
-  EXPECT_EQ(store->database().integer("SELECT COUNT(*) FROM series", {}), 2);
-  EXPECT_EQ(found(*store, "What instrument does Bo play?").at(1), "The cello.");
+  EXPECT_EQ(number(*store, "SELECT COUNT(*) FROM series"), 2);
+  EXPECT_THAT(found(*store, "What instrument does Bo play?"), ::testing::Contains("The cello."));
 }
 
 }  // namespace

@@ -39,13 +39,13 @@ std::vector<double> bm25(std::span<const TermMatch> matches, std::span<const int
 /// Bruch and others, "An Analysis of Fusion Functions for Hybrid Retrieval", arXiv 2210.11934. The weights can be learned
 /// from examples: learn_weights.h.
 struct FusionWeights {
-  std::array<double, kChannels> channel = {1, 0.3, 0.1, 0.1};
+  std::array<double, kChannels> channel = {1, 0.1, 0.1, 0.1};
   double recency = 0.1, half_life_days = 30;
   double importance = 0.5;
   double confidence_power = 1;
 };
 
-/// Reads {"text": 1, "vector": .3, "entity": .1, "link": .1, "recency": .1, "half_life_days": 30, "importance": .5,
+/// Reads {"text": 1, "vector": .1, "entity": .1, "link": .1, "recency": .1, "half_life_days": 30, "importance": .5,
 /// "confidence_power": 1}; keys may be left out. Throws Error(kInvalidArgument).
 FusionWeights fusion_weights_from_json(const Json& json);
 Json to_json(const FusionWeights& weights);

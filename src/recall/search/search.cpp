@@ -325,24 +325,30 @@ void add_neighbours(Fusion& fusion, Candidates& source, const FusionWeights& wei
 /// Likeness of two records for diversity: the share of words that they have in common (Jaccard).
 class Likeness {
  public:
-  Likeness(const TermHasher& hasher, std::span<const Hit> hits) {
+  explicit Likeness(std::span<const Hit> hits) {
     for (const Hit& hit : hits) {
-      std::vector<std::string> terms = hasher.word_terms(hit.record.text);
-      std::sort(terms.begin(), terms.end());
-      terms.erase(std::unique(terms.begin(), terms.end()), terms.end());
-      terms_.push_back(std::move(terms));
+      std::vector<size_t> words;  // their hashes; a collision makes two texts a little more alike
+      for (const std::string& word : words_of(hit.record.text)) words.push_back(std::hash<std::string>{}(word));
+      std::sort(words.begin(), words.end());
+      words.erase(std::unique(words.begin(), words.end()), words.end());
+      words_.push_back(std::move(words));
     }
   }
   double operator()(size_t i, size_t j) const {
-    std::vector<std::string> common;
-    std::set_intersection(terms_[i].begin(), terms_[i].end(), terms_[j].begin(), terms_[j].end(),
-                          std::back_inserter(common));
-    const size_t all = terms_[i].size() + terms_[j].size() - common.size();
-    return all == 0 ? 0 : static_cast<double>(common.size()) / static_cast<double>(all);
+    const std::vector<size_t>&a = words_[i], &b = words_[j];
+    size_t common = 0;
+    for (size_t x = 0, y = 0; x < a.size() && y < b.size();) {
+      common += a[x] == b[y];
+      const bool step_x = a[x] <= b[y], step_y = b[y] <= a[x];
+      x += step_x;
+      y += step_y;
+    }
+    const size_t all = a.size() + b.size() - common;
+    return all == 0 ? 0 : static_cast<double>(common) / static_cast<double>(all);
   }
 
  private:
-  std::vector<std::vector<std::string>> terms_;
+  std::vector<std::vector<size_t>> words_;
 };
 
 /// The vector to search for, of length 1; empty when the store is searched by words alone.
@@ -357,13 +363,14 @@ std::vector<float> query_vector(Store& store, const Query& query) {
 }
 
 /// Chooses from loaded candidates, best first: different ones first, then what fits the budget.
-void choose(SearchResult& result, std::vector<Hit> loaded, const Query& query, const TermHasher& hasher) {
+void choose(SearchResult& result, std::vector<Hit> loaded, const Query& query) {
   std::vector<double> relevance;
   for (const Hit& hit : loaded) relevance.push_back(hit.score);
   std::vector<size_t> order;
   if (query.diversity > 0) {
-    const Likeness likeness(hasher, loaded);
-    order = diverse_order(relevance, 1 - query.diversity, loaded.size(), likeness);
+    const Likeness likeness(loaded);
+    // A budget may pass over some.
+    order = diverse_order(relevance, 1 - query.diversity, query.token_budget ? loaded.size() : query.k, likeness);
   } else {
     for (size_t i = 0; i < loaded.size(); ++i) order.push_back(i);
   }
@@ -452,7 +459,7 @@ SearchResult search(Store& store, const Query& query) {
       if (hit.record.scope.tenant != query.scope.tenant || hit.record.scope.user != query.scope.user) continue;
       if (matches(filter, hit.record, time)) loaded.push_back(std::move(hit));
     }
-    choose(result, std::move(loaded), query, hasher);
+    choose(result, std::move(loaded), query);
   };
   if (query.k > 0 && query.as_of) {
     PastCandidates source(records_as_of(store, query.scope, *query.as_of), hasher, filter, time);
