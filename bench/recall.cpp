@@ -95,6 +95,8 @@ void add_records(Store& store, const Options& o, Words& words) {
       Record r;
       r.scope.user = fmt::format("user{}", words.random().next_below(o.users));
       r.kind = kKinds[words.random().next_below(3)];
+      r.scope.session = fmt::format("session{}", (done + i) * 5 / o.records);
+      r.speaker = (done + i) % 2 == 0 ? "Ann" : "Bo";
       r.text = words.sentence();
       r.tags = {fmt::format("topic{}", words.random().next_below(10))};
       r.importance = words.random().next_double();

@@ -24,6 +24,7 @@ void add_embed(CLI::App& app, GlobalOptions& global);
 void add_eval(CLI::App& app, GlobalOptions& global);
 /// `mneme eval kv`; in commands/eval_kv.cpp.
 void add_eval_kv(CLI::App& eval, GlobalOptions& global);
+void add_eval_memory(CLI::App& eval, GlobalOptions& global);
 /// Subcommands of `mneme eval` that are about scaling laws; in commands/eval_scaling.cpp.
 void add_eval_scaling(CLI::App& eval, GlobalOptions& global);
 /// `mneme eval stack`; in commands/eval_stack.cpp.
@@ -41,6 +42,8 @@ void add_run(CLI::App& app, GlobalOptions& global);
 void add_session(CLI::App& app, GlobalOptions& global);
 void add_tokenize(CLI::App& app, GlobalOptions& global);
 void add_train(CLI::App& app, GlobalOptions& global);
+/// `mneme train embedder`; in commands/train_embedder.cpp.
+void add_train_embedder(CLI::App& train, GlobalOptions& global);
 /// `mneme train sweep`; in commands/train_sweep.cpp.
 void add_train_sweep(CLI::App& train, GlobalOptions& global);
 

@@ -24,8 +24,8 @@ void StoreAccess::add_to(CLI::App& command, bool with_embedder) {
                      "indexes 1G)");
   if (with_embedder) {
     command.add_option("--embed", embedding_model_,
-                       "Embedding model: a GGUF file, or https://HOST/v1#MODEL of an OpenAI-compatible server (its key "
-                       "in $MNEME_EMBED_KEY): search by meaning too; always the same for a store");
+                       "Embedding model: builtin, a GGUF file, or https://HOST/v1#MODEL of an OpenAI-compatible server "
+                       "(its key in $MNEME_EMBED_KEY): search by meaning too; always the same for a store");
   }
 }
 

@@ -109,7 +109,7 @@ void erase_one(Store& store, int64_t scope, int64_t number, Time time) {
   db.execute(
       "UPDATE record SET version = version + 1, state = ?, agent = '', session = '', speaker = '', tags = '',"
       " source = '', event_time = 0, valid_until = NULL, expires_at = NULL, recorded_at = ?, n_terms = 0,"
-      " content_key = NULL WHERE num = ?",
+      " content_key = NULL, series = NULL, position = 0, asks = 0 WHERE num = ?",
       {static_cast<int64_t>(State::kErased), time, number});
   db.execute(
       "INSERT INTO event(record, version, scope, time, operation, actor, reason, payload)"

@@ -4,6 +4,7 @@
 
 #include "recall/gguf_embedder.h"
 #include "recall/remote_embedder.h"
+#include "recall/static_embedder.h"
 #include "weights/store/http_client.h"
 
 namespace mneme::recall {
@@ -14,6 +15,8 @@ std::unique_ptr<Embedder> open_embedder(const std::string& name, Ledger& ledger)
     if (const char* key = std::getenv("MNEME_EMBED_KEY"); key != nullptr) options.key = key;
     return std::make_unique<RemoteEmbedder>(name, options);
   }
+  if (name == "builtin") return std::make_unique<StaticEmbedder>(builtin_embedder_path());
+  if (name.ends_with(".gguf") && StaticEmbedder::is_model(name)) return std::make_unique<StaticEmbedder>(name);
   return std::make_unique<GgufEmbedder>(name, ledger);
 }
 

@@ -10,7 +10,8 @@ namespace mneme::recall {
 
 /// The embedder that a user names:
 ///   https://HOST/v1#MODEL   an OpenAI-compatible server (remote_embedder.h), its key in $MNEME_EMBED_KEY
-///   anything else           a GGUF file, or the name of a pulled model (gguf_embedder.h)
+///   builtin                 the word vectors that come with mneme (static_embedder.h)
+///   anything else           a GGUF file of either kind, or the name of a pulled model (gguf_embedder.h)
 /// Its memory is counted in `ledger`, which must outlive it. Throws Error.
 std::unique_ptr<Embedder> open_embedder(const std::string& name, Ledger& ledger);
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "recall/search/terms.h"
+#include "recall/series.h"
 
 namespace mneme::recall {
 namespace {
@@ -56,7 +57,7 @@ void create_vectors_and_links(Database& db) {
   for (const char* table : {"vector", "link", "copy"}) db.isolate_tenants(table);
 }
 
-constexpr void (*kSteps[])(Database&) = {create_records, create_vectors_and_links};
+constexpr void (*kSteps[])(Database&) = {create_records, create_vectors_and_links, create_series};
 static_assert(std::size(kSteps) == kSchemaVersion);
 
 /// Version of the tables, 0 for an empty database.

@@ -15,6 +15,7 @@
 #include "recall/kept/vector_search.h"
 #include "recall/schema.h"
 #include "recall/search/vectors.h"
+#include "recall/series.h"
 #include "recall/sql/open_database.h"
 #include "recall/time_text.h"
 
@@ -200,6 +201,9 @@ int64_t Store::put(int64_t scope, int64_t number, const Record* before, const Re
         database_->integer("SELECT num FROM record WHERE scope = ? AND content_key = ?", {scope, own}, number);
     if (holder == number) key = own;
   }
+  const std::vector<std::string> old = before != nullptr ? index_terms(scope, *before) : std::vector<std::string>();
+  const auto n_old = static_cast<int64_t>(old.size());
+  const SeriesPlace place = move_in_series(scope, number, before, record, n_old, n_terms);
   const std::initializer_list<SqlValue> columns = {int64_t{record.version},
                                                    static_cast<int64_t>(record.state),
                                                    static_cast<int64_t>(record.kind),
@@ -216,19 +220,22 @@ int64_t Store::put(int64_t scope, int64_t number, const Record* before, const Re
                                                    record.importance,
                                                    n_terms,
                                                    key,
+                                                   place.series == 0 ? SqlValue(std::monostate()) : SqlValue(place.series),
+                                                   place.position,
+                                                   int64_t{asks(record)},
                                                    scope,
                                                    number == 0 ? SqlValue(record.id) : SqlValue(number)};
   if (number == 0) {
     number = database_->integer(
         "INSERT INTO record(version, state, kind, agent, session, speaker, tags, source, event_time, valid_until,"
-        " expires_at, recorded_at, confidence, importance, n_terms, content_key, scope, id)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING num",
+        " expires_at, recorded_at, confidence, importance, n_terms, content_key, series,"
+        " position, asks, scope, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING num",
         columns);
   } else {
     database_->execute(
         "UPDATE record SET version = ?, state = ?, kind = ?, agent = ?, session = ?, speaker = ?, tags = ?, source = ?,"
         " event_time = ?, valid_until = ?, expires_at = ?, recorded_at = ?, confidence = ?, importance = ?, n_terms = ?,"
-        " content_key = ?, scope = ? WHERE num = ?",
+        " content_key = ?, series = ?, position = ?, asks = ?, scope = ? WHERE num = ?",
         columns);
   }
   database_->execute(
@@ -236,13 +243,31 @@ int64_t Store::put(int64_t scope, int64_t number, const Record* before, const Re
       " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
       {number, int64_t{record.version}, scope, record.recorded_at, std::string(operation), options_.actor,
        std::string(reason), to_json(record).dump()});
-  const std::vector<std::string> old = before != nullptr ? index_terms(scope, *before) : std::vector<std::string>();
   if (old != terms) {
     if (before != nullptr) database_->remove_terms(number, old);
     database_->add_terms(number, terms);
   }
-  count(scope, before == nullptr ? 1 : 0, n_terms - static_cast<int64_t>(old.size()));
+  count(scope, before == nullptr ? 1 : 0, n_terms - n_old);
   return number;
+}
+
+SeriesPlace Store::move_in_series(int64_t scope, int64_t number, const Record* before, const Record& after,
+                                  int64_t n_old_terms, int64_t n_terms) {
+  const std::string name = series_name(term_key_, after);
+  SeriesPlace place;
+  if (before != nullptr) {
+    database_->query("SELECT series, position FROM record WHERE num = ?", {number}, [&](const SqlRow& row) {
+      place = {row.integer(0), row.integer(1)};
+    });
+    if (name == series_name(term_key_, *before)) {
+      count_in_series(*database_, scope, place.series, 0, n_terms - n_old_terms);
+      return place;
+    }
+    count_in_series(*database_, scope, place.series, -1, -n_old_terms);
+  }
+  place = name.empty() ? SeriesPlace{} : next_place(*database_, scope, name);
+  count_in_series(*database_, scope, place.series, 1, n_terms);
+  return place;
 }
 
 std::vector<std::string> Store::index_terms(int64_t scope, const Record& record) const {
@@ -261,6 +286,8 @@ void Store::unindex(int64_t scope, int64_t number, const Record& record) {
   const std::vector<std::string> terms = index_terms(scope, record);
   database_->remove_terms(number, terms);
   count(scope, -1, -static_cast<int64_t>(terms.size()));
+  const int64_t series = database_->integer("SELECT series FROM record WHERE num = ?", {number});
+  count_in_series(*database_, scope, series, -1, -static_cast<int64_t>(terms.size()));
   database_->execute("DELETE FROM vector WHERE record = ?", {number});
   database_->execute("DELETE FROM link WHERE source = ? OR target = ?", {number, number});
 }

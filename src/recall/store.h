@@ -12,6 +12,7 @@
 #include "recall/embedder.h"
 #include "recall/record.h"
 #include "recall/search/terms.h"
+#include "recall/series.h"
 #include "recall/sql/database.h"
 
 namespace mneme::recall {
@@ -142,6 +143,8 @@ class Store {
   void unindex(int64_t scope, int64_t number, const Record& record);
   int64_t make_scope(const Scope& scope);
   std::string content_key(int64_t scope, const Record& record) const;
+  /// Key of the hashes of words and names of series.
+  uint64_t term_key() const { return term_key_; }
 
  private:
   explicit Store(std::unique_ptr<Database> database, StoreOptions options);
@@ -153,6 +156,9 @@ class Store {
   void read_embedding();
   /// Terms of the index: the scope's own, then the record's.
   std::vector<std::string> index_terms(int64_t scope, const Record& record) const;
+  /// The place of `after` in its series, with the counts changed; `before` is null for a new record.
+  SeriesPlace move_in_series(int64_t scope, int64_t number, const Record* before, const Record& after,
+                             int64_t n_old_terms, int64_t n_terms);
   /// Adds to the counts of indexed records and terms of a scope.
   void count(int64_t scope, int64_t records, int64_t terms);
 

@@ -37,11 +37,18 @@ void Store::check_tables() {
   none("SELECT s.num FROM scope s WHERE s.records <> (SELECT COUNT(*) FROM record r WHERE r.scope = s.num AND r.state <> 3)"
        " OR s.terms <> (SELECT COALESCE(SUM(r.n_terms), 0) FROM record r WHERE r.scope = s.num) LIMIT 1",
        "expected counts that agree with the records, found others for user");
+  none("SELECT s.num FROM series s WHERE s.records = 0 OR"
+       " s.records <> (SELECT COUNT(*) FROM record r WHERE r.series = s.num AND r.scope = s.scope) OR"
+       " s.terms <> (SELECT COALESCE(SUM(r.n_terms), 0) FROM record r WHERE r.series = s.num) LIMIT 1",
+       "expected counts that agree with the records, found others for series");
+  none("SELECT s.num FROM scope s WHERE s.n_groups <> (SELECT COUNT(*) FROM series t WHERE t.scope = s.num) +"
+       " (SELECT COUNT(*) FROM record r WHERE r.scope = s.num AND r.state <> 3 AND r.series IS NULL) LIMIT 1",
+       "expected a number of series that agrees with the records, found another for user");
   // Each record against its newest event, and its terms in the index.
   db.query(
       "SELECT r.num, r.id, r.scope, r.version, r.state, r.kind, r.n_terms, r.event_time, r.recorded_at, s.tenant,"
-      " s.user_name, e.payload FROM record r JOIN event e ON e.record = r.num AND e.version = r.version"
-      " JOIN scope s ON s.num = r.scope ORDER BY r.num",
+      " s.user_name, e.payload, r.asks, COALESCE(t.name, '') FROM record r JOIN event e ON e.record = r.num AND e.version = r.version"
+      " JOIN scope s ON s.num = r.scope LEFT JOIN series t ON t.num = r.series ORDER BY r.num",
       {}, [&](const SqlRow& row) {
         const std::string id = row.text(1);
         const bool erased = row.integer(4) == static_cast<int64_t>(State::kErased);
@@ -51,7 +58,8 @@ void Store::check_tables() {
         if (record.id != id || record.version != row.integer(3) || static_cast<int64_t>(record.state) != row.integer(4) ||
             static_cast<int64_t>(record.kind) != row.integer(5) || record.event_time != row.integer(7) ||
             record.recorded_at != row.integer(8) || record.scope.tenant != row.text(9) ||
-            record.scope.user != row.text(10)) {
+            record.scope.user != row.text(10) || int64_t{asks(record)} != row.integer(12) ||
+            series_name(term_key_, record) != row.text(13)) {
           differ("expected the table to say what the log says, found another at record " + id);
         }
         const std::vector<std::string> terms = index_terms(row.integer(2), record);

@@ -167,7 +167,7 @@ void run_eval(const EvalOptions& options, const GlobalOptions& global) {
 
 void add_train(CLI::App& app, GlobalOptions& global) {
   auto options = std::make_shared<TrainOptions>();
-  CLI::App* command = app.add_subcommand("train", "Train a model from a recipe");
+  CLI::App* command = app.add_subcommand("train", "Train a model from a recipe, or a small embedding model");
   CLI::Option* recipe = command->add_option("RECIPE", options->recipe, "Recipe file (TOML)");
   command->add_option("-o,--out", options->out, "Run directory (default: runs/NAME-OF-RECIPE)");
   command->add_flag("--resume", options->resume, "Continue from the newest checkpoint of the run directory");
@@ -205,6 +205,7 @@ void add_train(CLI::App& app, GlobalOptions& global) {
   eval_command->footer("Example:\n  mneme train eval runs/pocket --distance 512 --distance 3000");
   eval_command->callback([evaluating, &global] { run_eval(*evaluating, global); });
 
+  add_train_embedder(*command, global);
   add_train_sweep(*command, global);
 
   command->callback([command, recipe, options, &global] {

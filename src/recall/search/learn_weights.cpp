@@ -13,7 +13,7 @@ constexpr double kLeastGain = 1e-9;
 std::vector<double*> places(FusionWeights& weights) {
   std::vector<double*> all;
   for (double& channel : weights.channel) all.push_back(&channel);
-  all.insert(all.end(), {&weights.rank_constant, &weights.recency, &weights.importance, &weights.confidence_power});
+  all.insert(all.end(), {&weights.recency, &weights.importance, &weights.confidence_power});
   return all;
 }
 

@@ -13,8 +13,7 @@ struct NamedWeight {
   const char* name;
   double FusionWeights::*value;
 };
-constexpr NamedWeight kNamed[] = {{"rank_constant", &FusionWeights::rank_constant},
-                                  {"recency", &FusionWeights::recency},
+constexpr NamedWeight kNamed[] = {{"recency", &FusionWeights::recency},
                                   {"half_life_days", &FusionWeights::half_life_days},
                                   {"importance", &FusionWeights::importance},
                                   {"confidence_power", &FusionWeights::confidence_power}};
@@ -74,9 +73,7 @@ Json to_json(const FusionWeights& weights) {
 
 double fused_score(const Candidate& c, const FusionWeights& w) {
   double score = 0;
-  for (size_t i = 0; i < kChannels; ++i) {
-    if (c.rank[i] > 0) score += w.channel[i] / (w.rank_constant + c.rank[i]);
-  }
+  for (size_t i = 0; i < kChannels; ++i) score += w.channel[i] * c.share[i];
   const double half_life = std::max(w.half_life_days, 1e-6);
   score *= 1 + w.recency * std::exp2(-std::max(c.age_days, 0.0) / half_life);
   score *= std::max(0.0, 1 + w.importance * (c.importance - 0.5));

@@ -31,21 +31,22 @@ std::vector<double> bm25(std::span<const TermMatch> matches, std::span<const int
 
 /// How channels and properties of a record make one score:
 ///
-///   score = (sum over channels c of weight_c / (rank_constant + rank_c)) (1 + recency 0.5^(age / half_life))
+///   score = (sum over channels c of weight_c s_c / max_c) (1 + recency 0.5^(age / half_life))
 ///           (1 + importance (i - 0.5)) confidence^confidence_power
 ///
-/// rank_c counts from 1, equal findings share the last of their ranks; a channel that did not find the record adds nothing. Reciprocal rank fusion: Cormack and others,
-/// SIGIR 2009. The weights can be learned from examples: learn_weights.h.
+/// s_c is what channel c says of the record, at least 0, and max_c the most that it says of any candidate; a channel that
+/// did not find the record adds nothing. A weighted sum of normalised scores keeps what ranks lose, how far apart two are:
+/// Bruch and others, "An Analysis of Fusion Functions for Hybrid Retrieval", arXiv 2210.11934. The weights can be learned
+/// from examples: learn_weights.h.
 struct FusionWeights {
-  std::array<double, kChannels> channel = {1, 1, 0.25, 0.2};
-  double rank_constant = 60;
-  double recency = 0.2, half_life_days = 30;
+  std::array<double, kChannels> channel = {1, 0.1, 0.1, 0.1};
+  double recency = 0.1, half_life_days = 30;
   double importance = 0.5;
   double confidence_power = 1;
 };
 
-/// Reads {"text": 1, "vector": 1, "entity": .25, "link": .2, "rank_constant": 60, "recency": .2, "half_life_days": 30,
-/// "importance": .5, "confidence_power": 1}; keys may be left out. Throws Error(kInvalidArgument).
+/// Reads {"text": 1, "vector": .1, "entity": .1, "link": .1, "recency": .1, "half_life_days": 30, "importance": .5,
+/// "confidence_power": 1}; keys may be left out. Throws Error(kInvalidArgument).
 FusionWeights fusion_weights_from_json(const Json& json);
 Json to_json(const FusionWeights& weights);
 
@@ -53,7 +54,8 @@ Json to_json(const FusionWeights& weights);
 struct Candidate {
   int64_t record = 0;
   std::array<uint32_t, kChannels> rank{};
-  std::array<double, kChannels> raw{};  ///< BM25, cosine, entity BM25, score of the neighbour.
+  std::array<double, kChannels> raw{};  ///< BM25 with context, cosine, entity BM25, score of the neighbour.
+  std::array<double, kChannels> share{};  ///< The same over the greatest of any candidate, in [0, 1].
   double age_days = 0, importance = 0.5, confidence = 1;
   double score = 0;
 };

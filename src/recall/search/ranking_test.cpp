@@ -80,9 +80,9 @@ TEST(Ranking, WeightsAreReadAndWritten) {
   EXPECT_THAT(error_of([] { fusion_weights_from_json({{"txt", 1}}); }), HasSubstr("unknown weight 'txt'"));
   EXPECT_THAT(error_of([] { fusion_weights_from_json({{"text", "much"}}); }), HasSubstr("text: expected a number"));
   Candidate c;
-  c.rank = {1, 0, 2, 0};
+  c.share = {1, 0, 0.5, 0};
   c.age_days = 60;
-  EXPECT_NEAR(fused_score(c, {}), (1.0 / 61 + 0.25 / 62) * (1 + 0.2 * 0.25), 1e-12);
+  EXPECT_NEAR(fused_score(c, {}), (1 + 0.1 * 0.5) * (1 + 0.1 * 0.25), 1e-12);
 }
 
 TEST(Ranking, DiversityPutsTheDifferentFirst) {
@@ -103,8 +103,8 @@ TEST(Ranking, WeightsAreLearned) {
       RankingExample example;
       for (uint32_t i = 0; i < 20; ++i) {
         Candidate c;
-        c.rank[0] = 1 + static_cast<uint32_t>(random.next_below(20));
-        c.rank[1] = 1 + i;
+        c.share[0] = random.next_double();
+        c.share[1] = 1.0 / (1 + i);
         example.candidates.push_back(c);
         example.wanted.push_back(i == 0);
       }

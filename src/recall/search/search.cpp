@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "recall/history.h"
+#include "recall/search/context_score.h"
 #include "recall/search/vectors.h"
 #include "recall/time_text.h"
 
@@ -18,6 +19,7 @@ namespace {
 constexpr int64_t kMostMatches = 200'000;  // of one channel; far above what a person's memory holds for some words
 constexpr size_t kMostQueryTerms = 64;
 constexpr size_t kMostQueryBytes = 64 << 10;
+constexpr size_t kMostSingleReads = 256;  // lengths of series that are asked for one by one
 constexpr size_t kLinkSeeds = 5;  // best hits whose neighbours are looked at
 
 std::vector<std::string> distinct(std::vector<std::string> terms) {
@@ -30,16 +32,9 @@ std::vector<std::string> distinct(std::vector<std::string> terms) {
 }
 
 /// Where candidates come from: the tables, or records of a past state.
-class Candidates {
+class Candidates : public ContextSource {
  public:
-  virtual ~Candidates() = default;
-  struct Matches {
-    std::vector<TermMatch> found;
-    std::vector<int64_t> lengths;
-  };
-  virtual Matches match(std::span<const std::string> terms) = 0;
-  virtual int64_t n_records() const = 0;
-  virtual double mean_length() const = 0;
+  virtual std::vector<TermMatch> match(std::span<const std::string> terms) = 0;
   virtual std::vector<int64_t> newest(size_t n) = 0;
   virtual std::vector<int64_t> neighbours(int64_t record) = 0;
   /// Fills what fused_score() needs besides ranks.
@@ -51,18 +46,42 @@ class StoredCandidates final : public Candidates {
  public:
   StoredCandidates(Store& store, int64_t scope, SqlCondition condition, Time now)
       : db_(store.database()), store_(store), scope_(scope), condition_(std::move(condition)), now_(now) {
-    db_.query("SELECT records, terms FROM scope WHERE num = ?", {scope}, [&](const SqlRow& row) {
+    db_.query("SELECT records, terms, n_groups FROM scope WHERE num = ?", {scope}, [&](const SqlRow& row) {
       n_records_ = row.integer(0);
       n_terms_ = row.integer(1);
+      n_groups_ = row.integer(2);
     });
   }
 
-  Matches match(std::span<const std::string> terms) override {
-    Matches matches;
-    matches.found =
+  std::vector<TermMatch> match(std::span<const std::string> terms) override {
+    std::vector<TermMatch> found =
         db_.match_terms(fmt::format("s{}", scope_), terms, condition_.where, condition_.parameters, kMostMatches);
-    for (const TermMatch& match : matches.found) matches.lengths.push_back(row_of(match.record).n_terms);
-    return matches;
+    for (const TermMatch& match : found) rows_[match.record] = match.row;
+    return found;
+  }
+  int64_t n_groups() const override { return n_groups_; }
+  std::vector<int64_t> series_lengths(std::span<const int64_t> series) override {
+    std::unordered_map<int64_t, int64_t> lengths;
+    const auto add = [&](const SqlRow& row) { lengths[row.integer(0)] = row.integer(1); };
+    if (series.size() > kMostSingleReads) {
+      db_.query("SELECT num, terms FROM series WHERE scope = ?", {scope_}, add);
+    } else {
+      for (const int64_t each : series) db_.query("SELECT num, terms FROM series WHERE num = ?", {each}, add);
+    }
+    std::vector<int64_t> all;
+    for (const int64_t each : series) all.push_back(lengths[each]);
+    return all;
+  }
+  std::vector<std::pair<int64_t, RecordRow>> in_series(int64_t series, int64_t first, int64_t last) override {
+    std::vector<SqlValue> parameters = {series, first, last, scope_};
+    parameters.insert(parameters.end(), condition_.parameters.begin(), condition_.parameters.end());
+    std::vector<std::pair<int64_t, RecordRow>> found;
+    db_.query(fmt::format("SELECT r.num, {} FROM record r WHERE r.series = ? AND r.position BETWEEN ? AND ? AND"
+                          " r.scope = ? AND {} ORDER BY r.position",
+                          kRecordRowColumns, condition_.where),
+              parameters, [&](const SqlRow& row) { found.emplace_back(row.integer(0), record_row(row, 1)); });
+    for (const auto& [record, row] : found) rows_[record] = row;
+    return found;
   }
   int64_t n_records() const override { return n_records_; }
   double mean_length() const override {
@@ -90,7 +109,7 @@ class StoredCandidates final : public Candidates {
     return found;
   }
   void describe(Candidate& candidate) override {
-    const Row& row = row_of(candidate.record);
+    const RecordRow& row = row_of(candidate.record);
     candidate.age_days = static_cast<double>(now_ - row.event_time) / static_cast<double>(kMicrosPerDay);
     candidate.importance = row.importance;
     candidate.confidence = row.confidence;
@@ -98,18 +117,12 @@ class StoredCandidates final : public Candidates {
   Record load(int64_t record) override { return store_.load(record); }
 
  private:
-  struct Row {
-    int64_t n_terms = 0, event_time = 0;
-    double importance = 0.5, confidence = 1;
-  };
-  const Row& row_of(int64_t record) {
+  const RecordRow& row_of(int64_t record) {
     const auto known = rows_.find(record);
     if (known != rows_.end()) return known->second;
-    Row& found = rows_[record];
-    db_.query("SELECT n_terms, event_time, importance, confidence FROM record WHERE num = ?", {record},
-              [&](const SqlRow& row) {
-                found = {row.integer(0), row.integer(1), row.real(2), row.real(3)};
-              });
+    RecordRow& found = rows_[record];
+    db_.query(fmt::format("SELECT {} FROM record r WHERE r.num = ?", kRecordRowColumns), {record},
+              [&](const SqlRow& row) { found = record_row(row, 0); });
     return found;
   }
 
@@ -118,8 +131,8 @@ class StoredCandidates final : public Candidates {
   int64_t scope_;
   SqlCondition condition_;
   Time now_;
-  int64_t n_records_ = 0, n_terms_ = 0;
-  std::unordered_map<int64_t, Row> rows_;
+  int64_t n_records_ = 0, n_terms_ = 0, n_groups_ = 0;
+  std::unordered_map<int64_t, RecordRow> rows_;
 };
 
 /// Records in memory; a record's number is its index.
@@ -127,29 +140,64 @@ class PastCandidates final : public Candidates {
  public:
   PastCandidates(std::vector<Record> records, const TermHasher& hasher, const Filter& filter, Time now)
       : records_(std::move(records)), filter_(filter), now_(now) {
+    std::unordered_map<std::string, int64_t> series;
     for (size_t i = 0; i < records_.size(); ++i) {
-      by_id_[records_[i].id] = static_cast<int64_t>(i);
-      terms_.push_back(hasher.record_terms(records_[i]));
-      n_terms_ += static_cast<int64_t>(terms_.back().size() + 1);
+      const Record& record = records_[i];
+      by_id_[record.id] = static_cast<int64_t>(i);
+      terms_.push_back(hasher.record_terms(record));
+      RecordRow row{.n_terms = static_cast<int64_t>(terms_.back().size() + 1),
+                    .event_time = record.event_time,
+                    .asks = asks(record),
+                    .importance = record.importance,
+                    .confidence = record.confidence,
+                    .speaker = record.speaker};
+      if (const std::string name = series_name(0, record); !name.empty()) {
+        row.series = series.try_emplace(name, static_cast<int64_t>(series.size()) + 1).first->second;
+        members_.resize(series.size() + 1);
+        std::vector<size_t>& members = members_[static_cast<size_t>(row.series)];
+        members.push_back(i);
+        row.position = static_cast<int64_t>(members.size());
+      } else {
+        ++n_loose_;
+      }
+      n_terms_ += row.n_terms;
+      rows_.push_back(std::move(row));
     }
   }
 
-  Matches match(std::span<const std::string> terms) override {
-    Matches matches;
+  std::vector<TermMatch> match(std::span<const std::string> terms) override {
+    std::vector<TermMatch> matches;
     for (size_t i = 0; i < records_.size(); ++i) {
       if (!matches_filter(i)) continue;
-      TermMatch match{static_cast<int64_t>(i), std::vector<uint16_t>(terms.size())};
+      TermMatch match{static_cast<int64_t>(i), std::vector<uint16_t>(terms.size()), rows_[i]};
       bool any = false;
       for (size_t t = 0; t < terms.size(); ++t) {
         const auto n = std::count(terms_[i].begin(), terms_[i].end(), terms[t]);
         match.counts[t] = static_cast<uint16_t>(std::min<ptrdiff_t>(n, UINT16_MAX));
         any |= n > 0;
       }
-      if (!any) continue;
-      matches.found.push_back(std::move(match));
-      matches.lengths.push_back(static_cast<int64_t>(terms_[i].size() + 1));
+      if (any) matches.push_back(std::move(match));
     }
     return matches;
+  }
+  int64_t n_groups() const override { return static_cast<int64_t>(std::max<size_t>(members_.size(), 1)) - 1 + n_loose_; }
+  std::vector<int64_t> series_lengths(std::span<const int64_t> series) override {
+    std::vector<int64_t> lengths;
+    for (const int64_t each : series) {
+      int64_t sum = 0;
+      for (const size_t i : members_[static_cast<size_t>(each)]) sum += rows_[i].n_terms;
+      lengths.push_back(sum);
+    }
+    return lengths;
+  }
+  std::vector<std::pair<int64_t, RecordRow>> in_series(int64_t series, int64_t first, int64_t last) override {
+    const std::vector<size_t>& members = members_[static_cast<size_t>(series)];
+    std::vector<std::pair<int64_t, RecordRow>> found;
+    for (int64_t at = std::max<int64_t>(first, 1); at <= std::min(last, static_cast<int64_t>(members.size())); ++at) {
+      const size_t i = members[static_cast<size_t>(at - 1)];
+      if (matches_filter(i)) found.emplace_back(static_cast<int64_t>(i), rows_[i]);
+    }
+    return found;
   }
   int64_t n_records() const override { return static_cast<int64_t>(records_.size()); }
   double mean_length() const override {
@@ -189,8 +237,10 @@ class PastCandidates final : public Candidates {
   const Filter& filter_;
   Time now_;
   std::vector<std::vector<std::string>> terms_;
+  std::vector<RecordRow> rows_;
+  std::vector<std::vector<size_t>> members_;  ///< Records of each series, from number 1 on, in order.
   std::unordered_map<std::string, int64_t> by_id_;
-  int64_t n_terms_ = 0;
+  int64_t n_terms_ = 0, n_loose_ = 0;
 };
 
 /// The candidates of a search and what the channels say of them.
@@ -198,9 +248,11 @@ class Fusion {
  public:
   explicit Fusion(Candidates& source) : source_(source) {}
 
-  /// Adds a channel's findings, best first. Records with the same score share the last of their ranks: a name that is
-  /// in every record says nothing of any.
-  void add(Channel channel, std::span<const std::pair<int64_t, double>> found) {
+  /// Adds a channel's findings. Records with the same score share the last of their ranks.
+  void add(Channel channel, std::vector<std::pair<int64_t, double>> found) {
+    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
+      return a.second != b.second ? a.second > b.second : a.first < b.first;
+    });
     const auto c = static_cast<size_t>(channel);
     size_t end = 0;  // of the records with the score of record i
     for (size_t i = 0; i < found.size(); ++i) {
@@ -208,22 +260,28 @@ class Fusion {
       Candidate& candidate = at(found[i].first);
       candidate.rank[c] = static_cast<uint32_t>(end);
       candidate.raw[c] = found[i].second;
+      if (found[i].second > 0) candidate.share[c] = found[i].second / found[0].second;
     }
   }
 
-  void add_terms(Channel channel, std::span<const std::string> terms) {
+  void add_words(std::span<const std::string> terms, const ContextQuery& query) {
     if (terms.empty()) return;
-    Candidates::Matches matches = source_.match(terms);
-    // The length of a text says nothing about its names.
-    if (channel == Channel::kEntity)
-      matches.lengths.assign(matches.lengths.size(), std::llround(source_.mean_length()));
-    const std::vector<double> scores = bm25(matches.found, matches.lengths, source_.n_records(), source_.mean_length());
     std::vector<std::pair<int64_t, double>> found;
-    for (size_t i = 0; i < scores.size(); ++i) found.emplace_back(matches.found[i].record, scores[i]);
-    std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
-      return a.second != b.second ? a.second > b.second : a.first < b.first;
-    });
-    add(channel, found);
+    for (const ContextScore& each : context_scores(source_.match(terms), query, source_)) {
+      found.emplace_back(each.record, each.score);
+    }
+    add(Channel::kText, std::move(found));
+  }
+
+  void add_entities(std::span<const std::string> terms) {
+    if (terms.empty()) return;
+    const std::vector<TermMatch> matches = source_.match(terms);
+    // The length of a text says nothing about its names.
+    const std::vector<int64_t> lengths(matches.size(), std::llround(source_.mean_length()));
+    const std::vector<double> scores = bm25(matches, lengths, source_.n_records(), source_.mean_length());
+    std::vector<std::pair<int64_t, double>> found;
+    for (size_t i = 0; i < scores.size(); ++i) found.emplace_back(matches[i].record, scores[i]);
+    add(Channel::kEntity, std::move(found));
   }
 
   /// Best first.
@@ -261,30 +319,36 @@ void add_neighbours(Fusion& fusion, Candidates& source, const FusionWeights& wei
       if (seen.insert(neighbour).second) found.emplace_back(neighbour, best[i].score);
     }
   }
-  fusion.add(Channel::kLink, found);
+  fusion.add(Channel::kLink, std::move(found));
 }
 
 /// Likeness of two records for diversity: the share of words that they have in common (Jaccard).
 class Likeness {
  public:
-  Likeness(const TermHasher& hasher, std::span<const Hit> hits) {
+  explicit Likeness(std::span<const Hit> hits) {
     for (const Hit& hit : hits) {
-      std::vector<std::string> terms = hasher.word_terms(hit.record.text);
-      std::sort(terms.begin(), terms.end());
-      terms.erase(std::unique(terms.begin(), terms.end()), terms.end());
-      terms_.push_back(std::move(terms));
+      std::vector<size_t> words;  // their hashes; a collision makes two texts a little more alike
+      for (const std::string& word : words_of(hit.record.text)) words.push_back(std::hash<std::string>{}(word));
+      std::sort(words.begin(), words.end());
+      words.erase(std::unique(words.begin(), words.end()), words.end());
+      words_.push_back(std::move(words));
     }
   }
   double operator()(size_t i, size_t j) const {
-    std::vector<std::string> common;
-    std::set_intersection(terms_[i].begin(), terms_[i].end(), terms_[j].begin(), terms_[j].end(),
-                          std::back_inserter(common));
-    const size_t all = terms_[i].size() + terms_[j].size() - common.size();
-    return all == 0 ? 0 : static_cast<double>(common.size()) / static_cast<double>(all);
+    const std::vector<size_t>&a = words_[i], &b = words_[j];
+    size_t common = 0;
+    for (size_t x = 0, y = 0; x < a.size() && y < b.size();) {
+      common += a[x] == b[y];
+      const bool step_x = a[x] <= b[y], step_y = b[y] <= a[x];
+      x += step_x;
+      y += step_y;
+    }
+    const size_t all = a.size() + b.size() - common;
+    return all == 0 ? 0 : static_cast<double>(common) / static_cast<double>(all);
   }
 
  private:
-  std::vector<std::vector<std::string>> terms_;
+  std::vector<std::vector<size_t>> words_;
 };
 
 /// The vector to search for, of length 1; empty when the store is searched by words alone.
@@ -299,13 +363,14 @@ std::vector<float> query_vector(Store& store, const Query& query) {
 }
 
 /// Chooses from loaded candidates, best first: different ones first, then what fits the budget.
-void choose(SearchResult& result, std::vector<Hit> loaded, const Query& query, const TermHasher& hasher) {
+void choose(SearchResult& result, std::vector<Hit> loaded, const Query& query) {
   std::vector<double> relevance;
   for (const Hit& hit : loaded) relevance.push_back(hit.score);
   std::vector<size_t> order;
   if (query.diversity > 0) {
-    const Likeness likeness(hasher, loaded);
-    order = diverse_order(relevance, 1 - query.diversity, loaded.size(), likeness);
+    const Likeness likeness(loaded);
+    // A budget may pass over some.
+    order = diverse_order(relevance, 1 - query.diversity, query.token_budget ? loaded.size() : query.k, likeness);
   } else {
     for (size_t i = 0; i < loaded.size(); ++i) order.push_back(i);
   }
@@ -357,12 +422,15 @@ SearchResult search(Store& store, const Query& query) {
   if (!query.scope.session.empty()) filter.session = query.scope.session;
   const Time time = query.as_of.value_or(store.clock());
   const TermHasher& hasher = store.terms();
-  const std::vector<std::string> words = distinct(hasher.word_terms(query.text));
+  const std::vector<std::string> words = distinct(words_of(query.text));
+  std::vector<std::string> terms;
+  for (const std::string& word : words) terms.push_back(hasher.term(TermHasher::Class::kWord, word));
+  const std::vector<TimeRange> times = time_mentions(query.text, time);
   const std::vector<std::string> entities = distinct(hasher.entity_terms(query.text));
   const auto run = [&](Candidates& source, int64_t scope, const SqlCondition& condition) {
     Fusion fusion(source);
-    fusion.add_terms(Channel::kText, words);
-    fusion.add_terms(Channel::kEntity, entities);
+    fusion.add_words(terms, {words, times, query.context});
+    fusion.add_entities(entities);
     if (!vector.empty()) {
       std::vector<std::pair<int64_t, double>> found;
       const size_t n = std::max<size_t>(4 * query.k, 60);
@@ -370,13 +438,13 @@ SearchResult search(Store& store, const Query& query) {
            store.vectors().match(scope, vector, condition, n, result.vectors)) {
         found.emplace_back(match.record, match.cosine);
       }
-      fusion.add(Channel::kVector, found);
+      fusion.add(Channel::kVector, std::move(found));
     }
     if (query.text.find_first_not_of(" \t\r\n") == query.text.npos && vector.empty()) {
       std::vector<std::pair<int64_t, double>> found;
       for (const int64_t record : source.newest(std::max<size_t>(query.k, 1)))
-        found.emplace_back(record, -static_cast<double>(found.size()));
-      fusion.add(Channel::kText, found);
+        found.emplace_back(record, 1.0 / static_cast<double>(found.size() + 1));
+      fusion.add(Channel::kText, std::move(found));
     }
     add_neighbours(fusion, source, query.weights);
     const std::vector<Candidate> ranked = fusion.ranked(query.weights);
@@ -391,7 +459,7 @@ SearchResult search(Store& store, const Query& query) {
       if (hit.record.scope.tenant != query.scope.tenant || hit.record.scope.user != query.scope.user) continue;
       if (matches(filter, hit.record, time)) loaded.push_back(std::move(hit));
     }
-    choose(result, std::move(loaded), query, hasher);
+    choose(result, std::move(loaded), query);
   };
   if (query.k > 0 && query.as_of) {
     PastCandidates source(records_as_of(store, query.scope, *query.as_of), hasher, filter, time);

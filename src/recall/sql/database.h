@@ -37,10 +37,28 @@ class SqlRow {
   ~SqlRow() = default;
 };
 
+/// What ranking needs of a record besides its terms: columns of table record.
+struct RecordRow {
+  int64_t n_terms = 0, event_time = 0;
+  int64_t series = 0, position = 0;  ///< The series that it belongs to (series.h), 0 for none, and its place there.
+  bool asks = false;                 ///< A turn of a dialogue with a question mark.
+  double importance = 0.5, confidence = 1;
+  std::string speaker;
+};
+/// The columns of RecordRow, of a row `r` of table record.
+constexpr std::string_view kRecordRowColumns =
+    "r.n_terms, r.event_time, r.series, r.position, r.asks, r.importance, r.confidence, r.speaker";
+/// Reads them, from column `first` on.
+inline RecordRow record_row(const SqlRow& row, int first) {
+  return {row.integer(first),          row.integer(first + 1), row.integer(first + 2), row.integer(first + 3),
+          row.integer(first + 4) != 0, row.real(first + 5),    row.real(first + 6),    row.text(first + 7)};
+}
+
 /// A number of terms in one record, found by Database::match_terms().
 struct TermMatch {
   int64_t record;                ///< `num` of the record.
   std::vector<uint16_t> counts;  ///< How often each asked term occurs in it.
+  RecordRow row = {};
 };
 
 /// One connection to a database; not thread-safe. Two implementations: SQLite (sqlite_database.h) and PostgreSQL

@@ -188,11 +188,12 @@ class PostgresDatabase final : public Database {
     all.emplace_back(limit);
     std::vector<TermMatch> matches;
     query(
-        "SELECT t.record, (SELECT string_agg(u.lexeme || ':' || cardinality(u.positions), ' ') FROM unnest(t.terms) u"
-        " WHERE u.lexeme = ANY(?::text[])) FROM term t JOIN record r ON r.num = t.record WHERE t.terms @@ ?::tsquery AND " +
-            where + " ORDER BY t.record LIMIT ?",
+        fmt::format("SELECT t.record, (SELECT string_agg(u.lexeme || ':' || cardinality(u.positions), ' ') FROM"
+                    " unnest(t.terms) u WHERE u.lexeme = ANY(?::text[])), {} FROM term t JOIN record r ON r.num = t.record"
+                    " WHERE t.terms @@ ?::tsquery AND {} ORDER BY t.record LIMIT ?",
+                    kRecordRowColumns, where),
         all, [&](const SqlRow& row) {
-          TermMatch match{row.integer(0), std::vector<uint16_t>(terms.size())};
+          TermMatch match{row.integer(0), std::vector<uint16_t>(terms.size()), record_row(row, 2)};
           const std::string counts = row.text(1);
           for (size_t at = 0; at < counts.size();) {
             const size_t end = std::min(counts.find(' ', at), counts.size()), colon = counts.find(':', at);
@@ -212,7 +213,7 @@ class PostgresDatabase final : public Database {
   }
 
   void scrub(bool rewrite) override {
-    for (const char* table : {"event", "record", "scope", "term", "vector", "link"}) {
+    for (const char* table : {"event", "record", "scope", "series", "term", "vector", "link"}) {
       script(fmt::format("VACUUM {} {}", rewrite ? "FULL" : "", table));
     }
   }

@@ -135,11 +135,12 @@ class SqliteDatabase final : public Database {
     all.emplace_back(limit);
     std::vector<TermMatch> matches;
     query(
-        "SELECT term.rowid, term_counts(term) FROM term CROSS JOIN record r ON r.num = term.rowid WHERE term MATCH ? AND " +
-            where + " LIMIT ?",
+        fmt::format("SELECT term.rowid, term_counts(term), {} FROM term CROSS JOIN record r ON r.num = term.rowid"
+                    " WHERE term MATCH ? AND {} LIMIT ?",
+                    kRecordRowColumns, where),
         all, [&](const SqlRow& row) {
           const std::string counts = row.bytes(1);
-          TermMatch match{row.integer(0), std::vector<uint16_t>(terms.size())};
+          TermMatch match{row.integer(0), std::vector<uint16_t>(terms.size()), record_row(row, 2)};
           // The first phrase is `required`.
           for (size_t i = 0; i < terms.size() && (i + 1) * 2 + 2 <= counts.size(); ++i) {
             std::memcpy(&match.counts[i], counts.data() + (i + 1) * 2, 2);
