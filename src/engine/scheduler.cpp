@@ -214,9 +214,9 @@ bool Scheduler::step() {
   const auto drop_finished = [&] { std::erase_if(running_, [](const auto& active) { return active->max_total == 0; }); };
   drop_finished();
   admit();
-  if (running_.empty()) return false;
   // All running requests have their worst case reserved: what is free now is nobody's.
   if (BlockStack* stack = engine_.model().weights.stack.get()) stack->regrow();
+  if (running_.empty()) return false;
   pass();
   drop_finished();
   return true;

@@ -18,8 +18,8 @@ namespace mneme {
 /// The blocks lie in one run of memory in the order of the file. Growing reads the next ones from the file, each once
 /// and checked against its checksum; shrinking gives pages back to the system. Both happen between forward passes only.
 /// Under pressure the ledger takes blocks from the end (a Reclaimer, dearer than everything that can be computed
-/// again); when that is while a pass runs, the next pass begins by giving back what is missing. The stack grows back to
-/// its target as soon as all of it fits again.
+/// again); what it asks for while a pass runs is given right behind it. regrow() goes back
+/// to the target as soon as all of it fits again.
 ///
 /// Keys and values that were computed with other blocks stay in use: they are those of slightly other weights.
 ///
