@@ -56,7 +56,8 @@ TEST(Locomo, ReadsWithTheDirtOfTheRealFile) {
   EXPECT_EQ(c.n_without_evidence, 2u);
   EXPECT_EQ(c.n_unknown_ids, 3u);
   ASSERT_EQ(c.observations.size(), 2u);
-  EXPECT_THAT(c.observations[0].turns, ElementsAre("D1:3"));
+  EXPECT_THAT(c.observations[0].turns, ElementsAre("D1:2"));
+  EXPECT_THAT(c.observations[1].turns, ElementsAre("D1:3"));
 
   EXPECT_THAT(error_of([] { parse_locomo("{}", "f"); }), HasSubstr("f: expected a list of conversations"));
   EXPECT_THAT(error_of([] { parse_locomo(R"([{"sample_id": "x", "qa": []}])", "f"); }), HasSubstr("'conversation'"));
