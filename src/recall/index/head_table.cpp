@@ -101,6 +101,12 @@ void HeadTable::blot_out(uint32_t node) {
   if (removed(node)) std::fill_n(rows_.data() + size_t{node} * dimension_, dimension_, uint16_t{0});
 }
 
+void HeadTable::renew_cells() {
+  if (n_cells() == 0) return;
+  if (n_live_ > 0) return make_cells();
+  std::fill(centres_.begin(), centres_.end(), 0.0f);
+}
+
 void HeadTable::make_cells() {
   std::vector<uint32_t> live;
   live.reserve(n_live_);

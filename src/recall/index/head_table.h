@@ -40,6 +40,8 @@ class HeadTable {
   void set_row(uint32_t node, std::span<const float> row);
   /// Puts a removed node at zero, so that nothing of its row remains.
   void blot_out(uint32_t node);
+  /// Makes the cells from what the heads are now; a centre may have been one head alone.
+  void renew_cells();
 
   /// The k nearest heads that are not removed, nearest first, as far as the nearest cells hold them. Returns the distances
   /// computed.

@@ -100,6 +100,29 @@ TEST(HeadTable, RemovedHeadsAreNotFoundUntilRestored) {
   EXPECT_EQ(row, std::vector<float>(kDimension, 0.0f));
 }
 
+TEST(HeadTable, RenewedCellsForgetWhereHeadsWere) {
+  std::vector<float> rows = clumps(1000);
+  std::fill_n(rows.begin() + 500 * static_cast<ptrdiff_t>(kDimension), kDimension, 40.0f);  // a cell of its own
+  Ledger ledger;
+  HeadTable heads(ledger, kDimension);
+  heads.add(rows);
+  heads.set_row(500, std::span(rows).first(kDimension));
+  TestFolder folder;
+  const auto holds_it = [&](const std::string& name) {
+    IndexFileWriter out(folder / name, {IndexFileKind::kSpann, Metric::kL2, kDimension});
+    heads.write(out);
+    out.commit();
+    const MappedFile file(folder / name);
+    const std::vector<float> wanted(4, 40.0f);
+    const auto bytes = std::as_bytes(std::span(wanted));
+    return std::search(file.bytes().begin(), file.bytes().end(), bytes.begin(), bytes.end()) != file.bytes().end();
+  };
+  EXPECT_TRUE(holds_it("before"));
+  heads.renew_cells();
+  EXPECT_FALSE(holds_it("after"));
+  EXPECT_GT(found(heads, rows, 4), 0.9);
+}
+
 TEST(HeadTable, AMovedHeadIsFoundAtItsNewPlace) {
   const std::vector<float> rows = clumps(1000);
   Ledger ledger;

@@ -106,6 +106,7 @@ void SpannIndex::purge() {
     for (uint32_t head = 0; heads_ && head < heads_->size(); ++head) {
       if (heads_->removed(head)) heads_->blot_out(head);
     }
+    if (heads_) heads_->renew_cells();
   }
   checkpoint();
   postings_->clear_free_pages();
