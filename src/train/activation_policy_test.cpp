@@ -3,9 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/philox.h"
+#include "train/ops/gemm.h"
 #include "train/test_batch.h"
 
 namespace mneme::train {
@@ -36,8 +40,37 @@ std::vector<float> gradients_of(LlamaModel<float>& model, Executor<float>& execu
   return all;
 }
 
+/// Whether oneDNN gives a row of a product the same bits whatever rows are beside it. With AVX2 it does not: it chooses
+/// its kernel by the number of rows, and a part of the rows that is computed again differs in the last bits.
+bool rows_stand_alone() {
+  for (const auto& [n, k] : {std::pair<size_t, size_t>{64, 64}, {32, 64}, {96, 64}, {64, 96}}) {
+    PhiloxStream random(3);
+    std::vector<float> x(kTokens * k), w(n * k), whole(kTokens * n), part(kTokens * n);
+    for (float& v : x) v = random.next_normal();
+    for (float& v : w) v = random.next_normal();
+    gemm({kTokens, n, k, false, true, k, k, n}, 1, x.data(), w.data(), 0, whole.data());
+    for (const size_t first : {size_t{128}, size_t{256}, size_t{384}, size_t{154}}) {
+      gemm({kTokens - first, n, k, false, true, k, k, n}, 1, x.data() + first * k, w.data(), 0, part.data());
+      if (!std::equal(whole.begin() + static_cast<ptrdiff_t>(first * n), whole.end(), part.begin())) return false;
+    }
+  }
+  return true;
+}
+
+/// How far gradients are apart, over the largest of them.
+float difference(const std::vector<float>& a, const std::vector<float>& b) {
+  float most = 0, largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    most = std::max(most, std::abs(a[i] - b[i]));
+    largest = std::max(largest, std::abs(b[i]));
+  }
+  return most / largest;
+}
+
 /// Every choice, with parts of rows computed again, gives the same bits as keeping all, in the memory that was planned.
+/// Where rows of a product depend on their number, parts give the same to rounding.
 TEST(ActivationPolicy, AllChoicesGiveBitEqualGradients) {
+  const bool rows_alone = rows_stand_alone();
   const RandomBatch data(61, {0, 100, 356, 512}, 2);
   for (const GemmFormat format : {GemmFormat::kFull, GemmFormat::kBf16}) {
     std::vector<float> expected;
@@ -67,9 +100,14 @@ TEST(ActivationPolicy, AllChoicesGiveBitEqualGradients) {
         keep_bytes = cost.arena_bytes;
         continue;
       }
-      EXPECT_TRUE(first == expected) << choice.description();
+      const bool exact = choice.offloaded_share == 1 || rows_alone;
+      if (exact) {
+        EXPECT_TRUE(first == expected) << choice.description();
+      } else {
+        EXPECT_LT(difference(first, expected), format == GemmFormat::kFull ? 1e-5f : 1e-2f) << choice.description();
+      }
       // What a step left behind in memory and file changes nothing in the next.
-      EXPECT_TRUE(gradients_of(model, executor, data) == expected) << choice.description();
+      EXPECT_TRUE(gradients_of(model, executor, data) == first) << choice.description();
       EXPECT_LT(cost.arena_bytes, keep_bytes) << choice.description();
     }
   }
