@@ -109,18 +109,18 @@ TEST(Pocket, AStackOfBlocksRunsInTheMemoryThereIs) {
   const Outcome made = mneme_run({"quantize", pocket(), stack, "--format", "BITSTACK", "--lossy", "--blocks", "6"});
   ASSERT_TRUE(made.ok()) << made.err;
   const auto blocks_in = [&](const std::string& memory) {
-    const Outcome plan = mneme_run({"plan", stack, "--memory", memory, "--context", "512", "--json"});
+    const Outcome plan = mneme_run({"plan", stack, "--memory", memory, "--context", "512", "--batch", "64", "--json"});
     EXPECT_TRUE(plan.ok()) << plan.err;
     return plan.json().at("stack_blocks").get<uint64_t>();
   };
-  const Outcome all = mneme_run({"plan", stack, "--context", "512", "--json"});
+  const Outcome all = mneme_run({"plan", stack, "--context", "512", "--batch", "64", "--json"});
   const uint64_t needed = all.json().at("total_bytes").get<uint64_t>();
   const uint64_t fewer = blocks_in(std::to_string(needed - 1'500'000));
   EXPECT_GT(fewer, 0u);
   EXPECT_LT(fewer, all.json().at("stack_blocks").get<uint64_t>());
   EXPECT_THAT(mneme_run({"plan", stack, "--memory", "1M", "--context", "512"}).error(), HasSubstr("but the limit is"));
 
-  TerminalProgram chat({"run", stack, "--temp", "0", "--memory", "64M", "--context", "1024", "--system", kKnown});
+  TerminalProgram chat({"run", stack, "--temp", "0", "--memory", "64M", "--context", "1024", "--batch", "64", "--system", kKnown});
   ASSERT_TRUE(chat.wait_for("blocks, ")) << chat.screen();
   chat.type("/memory " + std::to_string(needed / 1000 - 1500) + "K\n");
   ASSERT_TRUE(chat.wait_for("shrunk 1 times")) << chat.screen();

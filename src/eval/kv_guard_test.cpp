@@ -49,15 +49,15 @@ TEST_F(GuardedPocket, LooksWhenItIsTime) {
 }
 
 TEST_F(GuardedPocket, StepsBackToTheSmallestInside) {
-  load("window:sink=2,recent=32");
-  KvGuard guard = this->guard(0.05, 0.8);
+  load("kivi:2");
+  KvGuard guard = this->guard(0.003, 0.8);
   const auto finding = guard.look(first(600));
   ASSERT_TRUE(finding);
   EXPECT_FALSE(finding->inside);
   EXPECT_EQ(engine_->state_options().kv.name(), finding->policy);
   EXPECT_NE(finding->policy, "f16") << finding->reason;
   // The new one holds on the same tokens, and what is generated now is made with it.
-  KvGuard again = this->guard(0.05, 0.8);
+  KvGuard again = this->guard(0.003, 0.8);
   const auto after = again.look(first(600));
   ASSERT_TRUE(after);
   EXPECT_TRUE(after->inside) << after->reason;
