@@ -22,8 +22,8 @@ struct HeadHit {
 ///
 ///   work(n) = 2 sqrt(n) + 8 * sqrt(n) / 2   distances for the nearest few,
 ///
-/// 2100 of 125000. The paper has a graph of relative neighbourhoods here, with trees for entry points. A graph alone lost up to
-/// a third of the nearest heads of clumped vectors: islands that no link leads to.
+/// 2100 of 125000. The paper has a graph of relative neighbourhoods here, with trees for entry points. A graph alone loses
+/// nearest heads of clumped vectors: islands that no link leads to.
 ///
 /// Cells are made anew when there are twice as many heads. search() may run on many threads at once, not beside the others.
 class HeadTable {
