@@ -6,17 +6,10 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/philox.h"
+#include "eval/repeated_context.h"
 
 namespace mneme {
 namespace {
-
-std::vector<TokenId> random_tokens(const Model& model, size_t n) {
-  PhiloxStream random(42);
-  std::vector<TokenId> tokens(n);
-  for (TokenId& token : tokens) token = static_cast<TokenId>(random.next_below(model.hyper.n_vocab));
-  return tokens;
-}
 
 SampleStatistics repeat(const SpeedOptions& options, double tokens, const std::function<void()>& prepare,
                         const std::function<void()>& work) {
@@ -74,7 +67,11 @@ SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
   std::vector<std::unique_ptr<SequenceState>> states(n_sequences);
   for (auto& state : states) {
     state = engine.make_state();
-    engine.run(*state, before, [](size_t, size_t, const float*) {});
+    if (options.repeat_page) {
+      repeat_context(engine, *state, std::max(1u, options.depth));
+    } else {
+      engine.run(*state, before, [](size_t, size_t, const float*) {});
+    }
   }
   std::vector<TokenId> tokens(n_sequences);
   std::vector<int32_t> positions(n_sequences);

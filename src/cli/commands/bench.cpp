@@ -43,6 +43,7 @@ void bench_model(const Options& options, const GlobalOptions& global, bool decod
                 {"model", options.model.model},
                 {"tokens", options.speed.n_tokens},
                 {"depth", options.speed.depth},
+                {"repeated_page", options.speed.repeat_page},
                 {"sequences", engine->plan().n_sequences},
                 {"kv", request.kv.name()},
                 {"repetitions", options.speed.repetitions},
@@ -77,6 +78,10 @@ void add_model_bench(CLI::App& parent, GlobalOptions& global, bool decode) {
   options->model.add_to(*command, decode);
   command->add_option("-n,--tokens", options->speed.n_tokens, "Tokens of one repetition")->capture_default_str();
   command->add_option("-d,--depth", options->speed.depth, "Tokens in the context before")->capture_default_str();
+  if (decode) {
+    command->add_flag("--repeat-page", options->speed.repeat_page,
+                      "Fill the depth with copies of one page: at once, and as fast to decode behind");
+  }
   command->add_option("-r,--repetitions", options->speed.repetitions, "Repetitions after the warm-up")->capture_default_str();
   command->callback([options, decode, &global] { bench_model(*options, global, decode); });
 }
