@@ -84,6 +84,7 @@ TEST(MappedRange, SharedUnitsLieInMemoryOnceUntilOneIsMadePrivate) {
   EXPECT_TRUE(all_are(c.data() + 2 * kUnit, kUnit, std::byte{3}));
 
   b.make_private(2);
+  EXPECT_TRUE(all_are(b.data() + 2 * kUnit, kUnit, std::byte{3})) << "with its content";
   std::memset(b.data() + 2 * kUnit, 9, kUnit);
   EXPECT_EQ(c.data()[2 * kUnit], std::byte{3});
   EXPECT_EQ(a->data()[2 * kUnit], std::byte{3});
