@@ -29,7 +29,8 @@ void populate(std::byte* start, size_t bytes, bool writable) {
     result = ::madvise(start, bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
   } while (result != 0 && errno == EINTR);
   if (result != 0 && errno != EINVAL) {  // EINVAL: a system before Linux 5.14, which fills them at first touch
-    fail(ErrorCode::kOutOfBudget, "[map pages] the system has no memory left for {} bytes: {}", bytes, std::strerror(errno));
+    fail(ErrorCode::kOutOfBudget, "[map pages] the system has no memory left for {} bytes: {}", bytes,
+         std::strerror(errno));
   }
 }
 
@@ -56,12 +57,15 @@ MappedRange::MappedRange() = default;
 MappedRange::MappedRange(Ledger& ledger, Tag tag, size_t unit, size_t capacity, std::string what)
     : pool_(&ledger.page_pool()), ledger_(&ledger), tag_(tag), unit_(unit), what_(std::move(what)) {
   if (unit == 0 || unit % kPageBytes != 0) {
-    fail(ErrorCode::kInvalidArgument, "[reserve addresses] expected units of whole pages of {} bytes, found {}", kPageBytes, unit);
+    fail(ErrorCode::kInvalidArgument, "[reserve addresses] expected units of whole pages of {} bytes, found {}",
+         kPageBytes, unit);
   }
   capacity_ = round_up(std::max<size_t>(1, capacity), unit);
 }
 
-MappedRange::MappedRange(MappedRange&& other) noexcept { *this = std::move(other); }
+MappedRange::MappedRange(MappedRange&& other) noexcept {
+  *this = std::move(other);
+}
 
 MappedRange& MappedRange::operator=(MappedRange&& other) noexcept {
   if (this == &other) return *this;
@@ -77,9 +81,13 @@ MappedRange& MappedRange::operator=(MappedRange&& other) noexcept {
   return *this;
 }
 
-MappedRange::~MappedRange() { release(); }
+MappedRange::~MappedRange() {
+  release();
+}
 
-size_t MappedRange::committed() const { return core_ ? core_->n_used * unit_ : 0; }
+size_t MappedRange::committed() const {
+  return core_ ? core_->n_used * unit_ : 0;
+}
 
 void MappedRange::release() {
   if (!core_) return;
@@ -216,7 +224,8 @@ void MappedRange::append(const PageRun& run) {
   }
   const size_t at = core_ ? core_->n_used : 0;
   if ((at + 1) * unit_ > capacity_) {
-    fail(ErrorCode::kContextOverflow, "[share pages] expected at most {} bytes, asked for {}", capacity_, (at + 1) * unit_);
+    fail(ErrorCode::kContextOverflow, "[share pages] expected at most {} bytes, asked for {}", capacity_,
+         (at + 1) * unit_);
   }
   if (pool_->near_mapping_limit()) {
     grow_to((at + 1) * unit_);
@@ -270,8 +279,8 @@ void MappedRange::copy_unit(size_t unit) {
   const PageRun before = core_->slots[unit].run;
   try {
     for (size_t done = 0; done < unit_;) {
-      const ssize_t n = ::pwrite(pool_->file_, data_ + unit * unit_ + done, unit_ - done,
-                                 static_cast<off_t>(copy->offset() + done));
+      const ssize_t n =
+          ::pwrite(pool_->file_, data_ + unit * unit_ + done, unit_ - done, static_cast<off_t>(copy->offset() + done));
       if (n <= 0 && errno != EINTR) fail_errno("copy pages", what_);
       if (n > 0) done += static_cast<size_t>(n);
     }

@@ -38,8 +38,8 @@ class PageRun {
 class MappedRange {
  public:
   MappedRange();
-  /// Room for `capacity` bytes in units of `unit` bytes, a multiple of 4096. Uses no memory; addresses are reserved with
-  /// the first unit. Pages in use are counted under `tag`; `what` names the range in messages.
+  /// Room for `capacity` bytes in units of `unit` bytes, a multiple of 4096. Uses no memory; addresses are reserved
+  /// with the first unit. Pages in use are counted under `tag`; `what` names the range in messages.
   MappedRange(Ledger& ledger, Tag tag, size_t unit, size_t capacity, std::string what);
   MappedRange(MappedRange&&) noexcept;
   MappedRange& operator=(MappedRange&&) noexcept;
@@ -49,8 +49,8 @@ class MappedRange {
   void grow_to(size_t bytes);
   /// Gives the units beyond `bytes` back, rounded up to units.
   void shrink_to(size_t bytes);
-  /// A handle on a unit, which cannot be written here from now on, until it is made private again. Empty when the system
-  /// has no mapping left for that: the caller copies.
+  /// A handle on a unit, which cannot be written here from now on, until it is made private again. Empty when the
+  /// system has no mapping left for that: the caller copies.
   PageRun share(size_t unit) const;
   /// Appends a unit that another range of the same unit shared; it cannot be written here. Copies it when there is no
   /// mapping left. Throws Error(kOutOfBudget).

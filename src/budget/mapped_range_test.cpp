@@ -20,7 +20,9 @@ namespace {
 
 constexpr size_t kUnit = 16384, kCapacity = 64 * kUnit;
 
-MappedRange make(Ledger& ledger, size_t capacity = kCapacity) { return {ledger, Tag::kKv, kUnit, capacity, "test"}; }
+MappedRange make(Ledger& ledger, size_t capacity = kCapacity) {
+  return {ledger, Tag::kKv, kUnit, capacity, "test"};
+}
 
 /// Mappings of the process that show memory files.
 uint64_t mappings_of_files() {
@@ -138,8 +140,8 @@ TEST(MappedRange, HeldPagesCountAsCacheUntilSomebodyUsesThem) {
   EXPECT_EQ(ledger.used(Tier::kRam), 0u);
 }
 
-// Equal ranges one after another map nothing after the first; what they find is zero; and what waits goes when the ledger
-// needs it.
+// Equal ranges one after another map nothing after the first; what they find is zero; and what waits goes when the
+// ledger needs it.
 TEST(MappedRange, EndedRangesLeaveTheirPagesToTheNext) {
   Ledger ledger(10 * kUnit);
   PagePool& pool = ledger.page_pool();
@@ -210,8 +212,8 @@ TEST(MappedRange, NearTheLimitOfMappingsUnitsAreCopied) {
   EXPECT_EQ(ledger.used(Tier::kRam), 6 * kUnit);
 }
 
-/// Random growing, shrinking, sharing, holding and letting go. After each step every byte is accounted for, contents are
-/// what their owners wrote, and the system's numbers agree.
+/// Random growing, shrinking, sharing, holding and letting go. After each step every byte is accounted for, contents
+/// are what their owners wrote, and the system's numbers agree.
 class RandomRanges {
  public:
   explicit RandomRanges(uint64_t seed) : random_(seed) {

@@ -73,7 +73,9 @@ PageRun::Pages::~Pages() {
   window->taken[place] = false;
 }
 
-size_t PageRun::bytes() const { return pages_ ? pages_->bytes : 0; }
+size_t PageRun::bytes() const {
+  return pages_ ? pages_->bytes : 0;
+}
 
 // Pool ----------------------------------------------------------------------------------------------------------------
 
@@ -88,7 +90,9 @@ PagePool::~PagePool() {
   ::close(file_);
 }
 
-uint64_t PagePool::bytes_of_process() { return bytes_of_all_pools; }
+uint64_t PagePool::bytes_of_process() {
+  return bytes_of_all_pools;
+}
 
 uint64_t PagePool::file_bytes() const {
   struct stat status {};
@@ -144,7 +148,8 @@ void PagePool::allocate(std::span<const std::shared_ptr<PageRun::Pages>> run) {
                 static_cast<off_t>(run.size() * unit));
     errno = reason;
     if (reason != ENOSPC && reason != ENOMEM) fail_errno("allocate pages", "memory file");
-    fail(ErrorCode::kOutOfBudget, "[allocate pages] the system has no {} of memory left", format_byte_size(run.size() * unit));
+    fail(ErrorCode::kOutOfBudget, "[allocate pages] the system has no {} of memory left",
+         format_byte_size(run.size() * unit));
   }
   allocated_ += run.size() * unit;
   bytes_of_all_pools += run.size() * unit;
@@ -175,7 +180,8 @@ std::unique_ptr<PagePool::Core> PagePool::begin(size_t capacity, size_t unit, si
   {
     const std::lock_guard lock(mutex_);
     const auto n_spares = [](const Core& core) {
-      return static_cast<size_t>(std::count_if(core.slots.begin(), core.slots.end(), [](const auto& s) { return bool(s.run); }));
+      return static_cast<size_t>(
+          std::count_if(core.slots.begin(), core.slots.end(), [](const auto& s) { return bool(s.run); }));
     };
     auto best = idle_.end();
     size_t best_spares = 0;
@@ -223,17 +229,17 @@ void PagePool::end(std::unique_ptr<Core> core) {
   n_mappings_ -= core->n_mappings;
 }
 
-/// Mappings that the system needs for a core: neighbours in the file with the same rights have one together, and so have
-/// neighbours without pages.
+/// Mappings that the system needs for a core: neighbours in the file with the same rights have one together, and so
+/// have neighbours without pages.
 void PagePool::count_mappings(Core& core) {
   const MappedRange::Slot nothing;
   size_t n = 1;
   for (size_t i = 1; i < std::min(core.slots.size() + 1, core.capacity / core.unit); ++i) {
     const MappedRange::Slot& a = core.slots[i - 1];
     const MappedRange::Slot& b = i < core.slots.size() ? core.slots[i] : nothing;
-    const bool joined = a.run && b.run ? a.writable == b.writable &&
-                                             a.run.pages_->offset() + core.unit == b.run.pages_->offset()
-                                       : !a.run && !b.run;
+    const bool joined = a.run && b.run
+                            ? a.writable == b.writable && a.run.pages_->offset() + core.unit == b.run.pages_->offset()
+                            : !a.run && !b.run;
     n += joined ? 0 : 1;
   }
   n_mappings_ += n;
@@ -247,13 +253,17 @@ void PagePool::count_time(uint64_t calls, double seconds) {
 
 // Spares --------------------------------------------------------------------------------------------------------------
 
-PagePool::Deferral::Deferral(PagePool& pool) : pool_(pool) { ++pool_.n_deferrals_; }
+PagePool::Deferral::Deferral(PagePool& pool) : pool_(pool) {
+  ++pool_.n_deferrals_;
+}
 
 PagePool::Deferral::~Deferral() {
   if (--pool_.n_deferrals_ == 0) pool_.reclaim(Tier::kRam, ~uint64_t{0});
 }
 
-uint64_t PagePool::reclaimable(Tier tier) const { return tier == Tier::kRam ? stats().spare : 0; }
+uint64_t PagePool::reclaimable(Tier tier) const {
+  return tier == Tier::kRam ? stats().spare : 0;
+}
 
 uint64_t PagePool::reclaim(Tier tier, uint64_t bytes) {
   if (tier != Tier::kRam) return 0;

@@ -39,27 +39,28 @@ struct PageRun::Pages {
   std::shared_ptr<FileWindow> window;
   size_t place, bytes;
   Reservation counted;
-  size_t n_users = 0;       ///< Ranges that use them; guarded by the pool's mutex.
+  size_t n_users = 0;      ///< Ranges that use them; guarded by the pool's mutex.
   bool allocated = false;  ///< Counted in the pool.
 };
 
 /// The physical pages behind MappedRange: one memory file (memfd) a ledger, after vAttention (arXiv 2405.04437), on the
 /// host.
 ///
-/// Pages come into being when a range needs them, step by step as the ledger grants them, and not all at the start: what
-/// keys and values do not take is free for weights and caches. Every run of pages is allocated (fallocate) before it is
-/// mapped, so a shortage is an Error and never a signal. Runs are reference counted; the last holder's end gives pages
-/// back to the system (a hole in the file), which also means that nobody ever finds another's bytes in fresh pages.
+/// Pages come into being when a range needs them, step by step as the ledger grants them, and not all at the start:
+/// what keys and values do not take is free for weights and caches. Every run of pages is allocated (fallocate) before
+/// it is mapped, so a shortage is an Error and never a signal. Runs are reference counted; the last holder's end gives
+/// pages back to the system (a hole in the file), which also means that nobody ever finds another's bytes in fresh
+/// pages.
 ///
 /// A place in the file is a 63-bit number and costs nothing. So each range leases a window of the file as long as
 /// itself, and its own pages lie there in its own order: neighbours in the range are neighbours in the file, and the
-/// system keeps one mapping for all of them, whatever other ranges do meanwhile. Only pages that come from elsewhere need
-/// mappings of their own; they are counted, since the system has a limit (vm.max_map_count), and near it ranges copy
-/// instead of sharing.
+/// system keeps one mapping for all of them, whatever other ranges do meanwhile. Only pages that come from elsewhere
+/// need mappings of their own; they are counted, since the system has a limit (vm.max_map_count), and near it ranges
+/// copy instead of sharing.
 ///
 /// In the ledger a run counts once, whoever holds it: under its range's tag while a range uses it, under kCache when it
-/// is only held (by a cache, or as a spare of a range). Spares are what deferred reclamation keeps mapped, see Deferral;
-/// the pool is their Reclaimer.
+/// is only held (by a cache, or as a spare of a range). Spares are what deferred reclamation keeps mapped, see
+/// Deferral; the pool is their Reclaimer.
 ///
 /// Thread-safe. Not done: huge pages.
 class PagePool : public Reclaimer {
@@ -89,8 +90,8 @@ class PagePool : public Reclaimer {
   uint64_t most_mappings() const { return most_mappings_; }
   void set_most_mappings(uint64_t n) { most_mappings_ = n; }
 
-  /// Deferred reclamation: while one of these lives, the pages of ranges that shrink or end stay mapped as spares, and a
-  /// range that begins takes over an ended one of its kind, so that equal requests one after another map nothing. It
+  /// Deferred reclamation: while one of these lives, the pages of ranges that shrink or end stay mapped as spares, and
+  /// a range that begins takes over an ended one of its kind, so that equal requests one after another map nothing. It
   /// takes the one with the fewest spares that suffice, else the one with the most. Spares are zeroed before they are
   /// used again, and given back when the ledger asks.
   class Deferral {

@@ -23,10 +23,11 @@ constexpr uint32_t kTile = 64, kSpan = DenseKv::kBlockTokens;
 BlockArena::BlockArena(const KvShape& shape, DType dtype, uint32_t block_tokens, uint64_t max_tokens, Ledger& ledger,
                        uint64_t seed)
     : shape_(shape), dtype_(dtype), block_tokens_(block_tokens) {
-  const bool fits = block_tokens > 0 && kSpan % block_tokens == 0 &&
-                    (kTile % block_tokens == 0 || block_tokens % kTile == 0);
+  const bool fits =
+      block_tokens > 0 && kSpan % block_tokens == 0 && (kTile % block_tokens == 0 || block_tokens % kTile == 0);
   if (!fits) {
-    fail(ErrorCode::kInvalidArgument, "[block table] expected blocks of 16, 32, 64, 128 or 256 tokens, found {}", block_tokens);
+    fail(ErrorCode::kInvalidArgument, "[block table] expected blocks of 16, 32, 64, 128 or 256 tokens, found {}",
+         block_tokens);
   }
   const size_t element = dtype_info(dtype).block_bytes;
   key_bytes_ = block_tokens * shape.key_dim * element;
@@ -130,7 +131,8 @@ void BlockTableKv::extend(const KvRows& rows, const KvQueries& queries, float* o
         std::byte* const gathered_values = gathered.data() + tile * key_row;
         for (size_t at = start; at < std::min(span_end, start + tile); at += block_tokens) {
           const uint32_t block = table_[at / block_tokens];
-          std::memcpy(gathered.data() + (at - start) * key_row, arena_->keys(block, span_rows.head), block_tokens * key_row);
+          std::memcpy(gathered.data() + (at - start) * key_row, arena_->keys(block, span_rows.head),
+                      block_tokens * key_row);
           std::memcpy(gathered_values + (at - start) * value_row, arena_->values(block, span_rows.head),
                       block_tokens * value_row);
         }
@@ -141,8 +143,8 @@ void BlockTableKv::extend(const KvRows& rows, const KvQueries& queries, float* o
                       result);
     }
   };
-  attend_spans(shape, queries, 0, rows.n_tokens, div_up<size_t>(static_cast<size_t>(n_tokens_), kSpan), attend_span, out,
-               out_stride);
+  attend_spans(shape, queries, 0, rows.n_tokens, div_up<size_t>(static_cast<size_t>(n_tokens_), kSpan), attend_span,
+               out, out_stride);
 }
 
 bool BlockTableKv::truncate(int64_t n_tokens) {
@@ -157,6 +159,8 @@ std::unique_ptr<LayerState> BlockTableKv::copy(CopyScope&) const {
   fail(ErrorCode::kUnsupported, "[copy] a block table is not copied");
 }
 
-void BlockTableKv::load_rest(StateReader&) { fail(ErrorCode::kUnsupported, "[load] a block table is not loaded"); }
+void BlockTableKv::load_rest(StateReader&) {
+  fail(ErrorCode::kUnsupported, "[load] a block table is not loaded");
+}
 
 }  // namespace mneme

@@ -43,9 +43,9 @@ class BlockArena {
   std::vector<uint32_t> free_;
 };
 
-/// Plain keys and values behind a block table: the baseline that DenseKv's contiguous addresses are measured against, with
-/// the same kernels and the same order of summation, so that results are equal to the bit. Kernels work on tiles of 64
-/// keys; smaller blocks are gathered into a tile first, as a kernel with a block table does when it loads one.
+/// Plain keys and values behind a block table: the baseline that DenseKv's contiguous addresses are measured against,
+/// with the same kernels and the same order of summation, so that results are equal to the bit. Kernels work on tiles
+/// of 64 keys; smaller blocks are gathered into a tile first, as a kernel with a block table does when it loads one.
 ///
 /// Not for use in answers: no window, no saving, no copies. `mneme bench attention` runs it.
 class BlockTableKv : public KvLayer {

@@ -10,10 +10,10 @@
 
 namespace mneme {
 
-/// Runs random requests (most up to 300 tokens, one in eight up to 1000, in chunks of 1 to 200; half of them begin as a fork
-/// of an earlier one, cut anywhere) at once on stores whose blocks come as they are needed, all at the start, and in block
-/// tables of 16 and 64 tokens. Returns how many calls gave other bits than with everything at the start. What tests and
-/// claims compare storages with.
+/// Runs random requests (most up to 300 tokens, one in eight up to 1000, in chunks of 1 to 200; half of them begin as a
+/// fork of an earlier one, cut anywhere) at once on stores whose blocks come as they are needed, all at the start, and
+/// in block tables of 16 and 64 tokens. Returns how many calls gave other bits than with everything at the start. What
+/// tests and claims compare storages with.
 inline size_t storage_differences(size_t n_requests, Ledger& ledger) {
   constexpr KvShape kShape{2, 16, 16, 0};
   constexpr uint64_t kMost = 1024;

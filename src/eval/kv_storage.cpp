@@ -42,7 +42,8 @@ struct Rows {
     const auto start = std::chrono::steady_clock::now();
     store.reserve(n);
     store.extend({k.data(), v.data(), keys, values, n, nullptr, 0},
-                 {q.data(), queries, o.n_heads, 1 / std::sqrt(static_cast<float>(o.shape.key_dim))}, out.data(), outputs);
+                 {q.data(), queries, o.n_heads, 1 / std::sqrt(static_cast<float>(o.shape.key_dim))}, out.data(),
+                 outputs);
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   }
 };
@@ -119,7 +120,8 @@ std::vector<StorageWaste> storage_waste(const WasteOptions& options) {
     StorageWaste waste{std::move(name)};
     double used = 0, all = 0;
     for (const uint64_t tokens : mix) {
-      const double need = static_cast<double>(tokens * options.token_bytes), has = static_cast<double>(committed(tokens));
+      const double need = static_cast<double>(tokens * options.token_bytes),
+                   has = static_cast<double>(committed(tokens));
       used += need;
       all += has;
       waste.most_units = std::max(waste.most_units, (has - need) / static_cast<double>(unit));
@@ -137,8 +139,7 @@ std::vector<StorageWaste> storage_waste(const WasteOptions& options) {
   const auto rounded = [&](uint64_t unit) {
     return [&, unit](uint64_t tokens) { return round_up(tokens * options.token_bytes, unit); };
   };
-  add("static", options.longest * options.token_bytes,
-      [&](uint64_t) { return options.longest * options.token_bytes; });
+  add("static", options.longest * options.token_bytes, [&](uint64_t) { return options.longest * options.token_bytes; });
   for (const uint32_t block : options.blocks) {
     add(fmt::format("table of {}", block), block * options.token_bytes, rounded(block * options.token_bytes));
   }

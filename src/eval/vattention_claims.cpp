@@ -36,12 +36,14 @@ ClaimMeasurement context_utilisation() {
 ClaimMeasurement same_bits() {
   Ledger ledger;
   return {static_cast<double>(storage_differences(200, ledger)),
-          "one layer, 200 requests of 1 to 1000 tokens in random chunks, half of them forks of others; pages on demand, block "
+          "one layer, 200 requests of 1 to 1000 tokens in random chunks, half of them forks of others; pages on "
+          "demand, block "
           "tables of 16 and 64 tokens, and everything at the start"};
 }
 
-constexpr const char* kMix = "200 requests of lognormal lengths (median 400, at most 4096 tokens), 16 layers, 1 KiB a token in each "
-                             "of K and V";
+constexpr const char* kMix =
+    "200 requests of lognormal lengths (median 400, at most 4096 tokens), 16 layers, 1 KiB a token in each "
+    "of K and V";
 
 /// One number of all storages whose name begins so.
 std::function<ClaimMeasurement()> of_mix(std::string storage, double (*value)(const StorageWaste&)) {
@@ -64,8 +66,9 @@ ClaimMeasurement capacity() {
     if (waste.storage == "static") fixed = std::max<uint64_t>(1, waste.concurrent);
     if (waste.storage.starts_with("pages of 64")) paged = waste.concurrent;
   }
-  return {static_cast<double>(paged) / static_cast<double>(fixed),
-          fmt::format("{} over {} requests in 256 MiB; pages of 64 KiB over room for 4096 tokens; {}", paged, fixed, kMix)};
+  return {
+      static_cast<double>(paged) / static_cast<double>(fixed),
+      fmt::format("{} over {} requests in 256 MiB; pages of 64 KiB over room for 4096 tokens; {}", paged, fixed, kMix)};
 }
 
 /// Least median of time with a block table over time without, of all lengths.
@@ -74,7 +77,8 @@ std::function<ClaimMeasurement()> speed_ratio(std::string phase, uint32_t block)
     StorageOptions options;
     options.blocks = {block};
     double least = 1e9;
-    std::string how = fmt::format("one layer, 8 kv heads of 64, 32 heads, f16, blocks of {} over contiguous, {}", block, phase);
+    std::string how =
+        fmt::format("one layer, 8 kv heads of 64, 32 heads, f16, blocks of {} over contiguous, {}", block, phase);
     for (const AttentionTime& time : attention_times(options)) {
       if (time.phase != phase) continue;
       least = std::min(least, time.ratio.front());
@@ -107,9 +111,10 @@ ClaimMeasurement mapping_share() {
   const double mapping = 1e3 * (ledger.page_pool().stats().map_seconds - mapped_before);
   std::sort(ms.begin(), ms.end());
   return {mapping / total,
-          fmt::format("attention alone of 16 layers, {} tokens behind {}, blocks of 256 KiB mapped when they are needed, no "
-                      "worker; a token takes {:.2f} ms, the slowest in 100 {:.2f} ms, the slowest {:.2f} ms",
-                      kGenerated, kGiven, ms[ms.size() / 2], ms[ms.size() * 99 / 100], ms.back())};
+          fmt::format(
+              "attention alone of 16 layers, {} tokens behind {}, blocks of 256 KiB mapped when they are needed, no "
+              "worker; a token takes {:.2f} ms, the slowest in 100 {:.2f} ms, the slowest {:.2f} ms",
+              kGenerated, kGiven, ms[ms.size() / 2], ms[ms.size() * 99 / 100], ms.back())};
 }
 
 ClaimMeasurement deferred_calls() {
@@ -126,7 +131,8 @@ ClaimMeasurement deferred_calls() {
     }
     if (request == 0) after_first = pool.stats().map_calls;
   }
-  return {static_cast<double>(pool.stats().map_calls - after_first), "16 layers, five equal requests of 2048 tokens one after another"};
+  return {static_cast<double>(pool.stats().map_calls - after_first),
+          "16 layers, five equal requests of 2048 tokens one after another"};
 }
 
 /// Bytes of eight requests with a common beginning over those of the beginning once and their own last blocks.
@@ -144,9 +150,10 @@ ClaimMeasurement shared_prefix() {
   for (size_t i = 1; i < kRequests; ++i) others.push_back(first.deep_copy());
   const auto taken = static_cast<double>(ledger.page_pool().file_bytes());
   return {taken / static_cast<double>(block * (kCommon / 256 + kRequests)),
-          fmt::format("8 requests of {} + {} tokens; memory of the file over {} blocks; eight copies would be {:.1f}", kCommon, kOwn,
-                      kCommon / 256 + kRequests, static_cast<double>(kRequests * (kCommon / 256 + 1)) /
-                                                     static_cast<double>(kCommon / 256 + kRequests))};
+          fmt::format(
+              "8 requests of {} + {} tokens; memory of the file over {} blocks; eight copies would be {:.1f}", kCommon,
+              kOwn, kCommon / 256 + kRequests,
+              static_cast<double>(kRequests * (kCommon / 256 + 1)) / static_cast<double>(kCommon / 256 + kRequests))};
 }
 
 /// Bytes that are missing in the pool's account after any step, and mappings beyond the limit, of 3000 random steps.
@@ -177,42 +184,49 @@ ClaimMeasurement unaccounted() {
     }
     const PagePool::Stats stats = pool.stats();
     const auto distance = [](uint64_t x, uint64_t y) { return x > y ? x - y : y - x; };
-    missing = std::max({missing, distance(stats.used + stats.spare + stats.held, stats.allocated),
-                        distance(ledger.used(Tier::kRam), stats.allocated), distance(pool.file_bytes(), stats.allocated)});
+    missing =
+        std::max({missing, distance(stats.used + stats.spare + stats.held, stats.allocated),
+                  distance(ledger.used(Tier::kRam), stats.allocated), distance(pool.file_bytes(), stats.allocated)});
     most = std::max(most, stats.n_mappings);
   }
-  return {static_cast<double>(missing),
-          fmt::format("3000 random steps of growing, shrinking and sharing in 8 ranges; {} refused by the ledger; at most {} mappings "
-                      "with a limit of 64 for sharing", refused, most)};
+  return {static_cast<double>(missing), fmt::format("3000 random steps of growing, shrinking and sharing in 8 ranges; "
+                                                    "{} refused by the ledger; at most {} mappings "
+                                                    "with a limit of 64 for sharing",
+                                                    refused, most)};
 }
 
 }  // namespace
 
 std::vector<Claim> vattention_claims() {
   return {
-      {"vattention", kPaper, "A contiguous context that grows by pages wastes almost no memory", "of the memory holds tokens",
-       "96 % or more in use (PagedAttention, arXiv 2309.06180, the baseline it keeps up with)", 0.96, false, context_utilisation},
-      {"vattention", kPaper, "Results do not depend on where blocks lie", "calls differ", "kernels unchanged", 0, true, same_bits},
-      {"vattention", kPaper, "A request wastes at most one page of each tensor", "pages a tensor, the worst", "2 L P - 1 token", 1, true,
-       of_mix("pages", [](const StorageWaste& w) { return w.most_units; })},
+      {"vattention", kPaper, "A contiguous context that grows by pages wastes almost no memory",
+       "of the memory holds tokens",
+       "96 % or more in use (PagedAttention, arXiv 2309.06180, the baseline it keeps up with)", 0.96, false,
+       context_utilisation},
+      {"vattention", kPaper, "Results do not depend on where blocks lie", "calls differ", "kernels unchanged", 0, true,
+       same_bits},
+      {"vattention", kPaper, "A request wastes at most one page of each tensor", "pages a tensor, the worst",
+       "2 L P - 1 token", 1, true, of_mix("pages", [](const StorageWaste& w) { return w.most_units; })},
       {"vattention", kPaper, "and about half of one in the mean", "away from one half", "about half", 0.1, true,
        of_mix("pages of 64", [](const StorageWaste& w) { return std::abs(w.mean_units - 0.5); })},
-      {"vattention", kPaper, "Room for the longest request wastes most of the memory", "wasted", "60 to 80 % (PagedAttention)", 0.6,
-       false, of_mix("static", [](const StorageWaste& w) { return w.wasted; })},
-      {"vattention", kPaper, "More requests fit the same memory", "times as many", "1.97x the throughput of vLLM, larger batches", 3,
-       false, capacity},
-      {"vattention", kPaper, "Reading a prompt is faster without a table of blocks of 16", "times the time", "1.45x to 3.92x", 1.1,
-       false, speed_ratio("prefill", 16)},
-      {"vattention", kPaper, "and not slower than with blocks of 64", "times the time", "", 0.98, false, speed_ratio("prefill", 64)},
+      {"vattention", kPaper, "Room for the longest request wastes most of the memory", "wasted",
+       "60 to 80 % (PagedAttention)", 0.6, false, of_mix("static", [](const StorageWaste& w) { return w.wasted; })},
+      {"vattention", kPaper, "More requests fit the same memory", "times as many",
+       "1.97x the throughput of vLLM, larger batches", 3, false, capacity},
+      {"vattention", kPaper, "Reading a prompt is faster without a table of blocks of 16", "times the time",
+       "1.45x to 3.92x", 1.1, false, speed_ratio("prefill", 16)},
+      {"vattention", kPaper, "and not slower than with blocks of 64", "times the time", "", 0.98, false,
+       speed_ratio("prefill", 64)},
       {"vattention", kPaper, "Answering is not slower than with blocks of 16", "times the time", "on par", 0.98, false,
        speed_ratio("decode", 16)},
-      {"vattention", kPaper, "nor than with blocks of 64", "times the time", "on par", 0.98, false, speed_ratio("decode", 64)},
-      {"vattention", kPaper, "Mapping takes under one percent of the time of answering", "of the time", "hidden by a worker", 0.01, true,
-       mapping_share},
-      {"vattention", kPaper, "With deferred reclamation, equal requests map nothing", "calls after the first request", "zero", 0, true,
-       deferred_calls},
-      {"vattention", kPaper, "Requests that begin alike have the beginning in memory once", "of what that takes", "page-aligned sharing",
-       1, true, shared_prefix},
+      {"vattention", kPaper, "nor than with blocks of 64", "times the time", "on par", 0.98, false,
+       speed_ratio("decode", 64)},
+      {"vattention", kPaper, "Mapping takes under one percent of the time of answering", "of the time",
+       "hidden by a worker", 0.01, true, mapping_share},
+      {"vattention", kPaper, "With deferred reclamation, equal requests map nothing", "calls after the first request",
+       "zero", 0, true, deferred_calls},
+      {"vattention", kPaper, "Requests that begin alike have the beginning in memory once", "of what that takes",
+       "page-aligned sharing", 1, true, shared_prefix},
       {"vattention", kPaper, "Every page is accounted for", "bytes missing", "", 0, true, unaccounted},
   };
 }
