@@ -62,7 +62,7 @@ struct PageRun::Pages {
 /// is only held (by a cache, or as a spare of a range). Spares are what deferred reclamation keeps mapped, see
 /// Deferral; the pool is their Reclaimer.
 ///
-/// Thread-safe. Not done: huge pages.
+/// Thread-safe. Not done: huge pages, mapping ahead of need by a worker.
 class PagePool : public Reclaimer {
  public:
   /// Everything counted in bytes: allocated = used + spare + held.
