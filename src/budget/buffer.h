@@ -46,7 +46,7 @@ class Buffer {
 };
 
 /// Address space reserved once, made usable (and counted) page by page: the start never moves, so kernels keep a plain
-/// pointer while a context grows. After vAttention (arXiv 2405.04437), on the CPU.
+/// pointer while it grows. Memory of one owner; MappedRange is the one that shares pages.
 class GrowingBuffer {
  public:
   GrowingBuffer() = default;

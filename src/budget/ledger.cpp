@@ -5,6 +5,7 @@
 
 #include "base/byte_size.h"
 #include "base/error.h"
+#include "budget/page_pool.h"
 
 namespace mneme {
 namespace {
@@ -63,6 +64,15 @@ void Reservation::release() {
   if (ledger_ == nullptr) return;
   Ledger* ledger = std::exchange(ledger_, nullptr);
   ledger->give_back(tag_, tier_, std::exchange(bytes_, 0), what_);
+}
+
+void Reservation::move_to(Tag tag) {
+  if (ledger_ == nullptr || tag == tag_) return;
+  const std::lock_guard lock(ledger_->mutex_);
+  auto& accounts = ledger_->by_tag_[index_of(tier_)];
+  accounts[index_of(tag_)].used -= bytes_;
+  accounts[index_of(tag)].add(bytes_);
+  tag_ = tag;
 }
 
 // Ledger --------------------------------------------------------------------------------------------------------------
@@ -216,6 +226,11 @@ int Ledger::add_listener(std::function<void(const BudgetEvent&)> listener) {
 void Ledger::remove_listener(int handle) {
   const std::lock_guard lock(mutex_);
   std::erase_if(listeners_, [handle](const auto& entry) { return entry.first == handle; });
+}
+
+PagePool& Ledger::page_pool() {
+  std::call_once(pool_made_, [this] { pool_ = std::make_shared<PagePool>(*this); });
+  return *pool_;
 }
 
 void Ledger::publish(const BudgetEvent& event) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -34,6 +35,7 @@ std::string_view tag_name(Tag tag);
 std::string_view tier_name(Tier tier);
 
 class Ledger;
+class PagePool;
 
 /// A part of the budget, given back when it is destroyed. Move-only; must not outlive its ledger.
 class Reservation {
@@ -48,6 +50,8 @@ class Reservation {
   /// Grows or shrinks to `bytes`. Growing throws Error(kOutOfBudget) when it does not fit, and then nothing changes.
   void resize(uint64_t bytes);
   void release();
+  /// Counts the bytes under another tag from now on. The total stays as it is, so this cannot fail and is no event.
+  void move_to(Tag tag);
   uint64_t bytes() const { return bytes_; }
   explicit operator bool() const { return ledger_ != nullptr; }
 
@@ -123,6 +127,9 @@ class Ledger {
   int add_listener(std::function<void(const BudgetEvent&)> listener);
   void remove_listener(int handle);
 
+  /// The memory file whose pages are counted here, made when it is first asked for. Throws Error(kIo).
+  PagePool& page_pool();
+
  private:
   friend class Reservation;
   struct Account {
@@ -146,6 +153,8 @@ class Ledger {
   std::vector<Reclaimer*> reclaimers_;
   std::vector<std::pair<int, std::function<void(const BudgetEvent&)>>> listeners_;
   int next_listener_ = 0;
+  std::once_flag pool_made_;
+  std::shared_ptr<PagePool> pool_;  ///< Last: it uses the others until it is gone.
 };
 
 }  // namespace mneme

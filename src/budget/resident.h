@@ -4,7 +4,8 @@
 
 namespace mneme {
 
-/// Resident size of this process now, from /proc/self/statm. Throws Error(kIo) where /proc is missing.
+/// Memory that this process takes now, from /proc/self/status: resident pages, but pages of memory files (page_pool.h) once each,
+/// which the system's number has as often as they are mapped. Throws Error(kIo) where /proc is missing.
 uint64_t resident_bytes();
 
 /// Highest resident size so far (VmHWM).

@@ -17,6 +17,8 @@ void add_apply_template(CLI::App& app, GlobalOptions& global);
 void add_bench(CLI::App& app, GlobalOptions& global);
 /// The subcommand of `mneme bench` that is about vector indexes; in commands/bench_ann.cpp.
 void add_bench_ann(CLI::App& bench, GlobalOptions& global);
+/// The subcommand of `mneme bench` that compares contiguous keys and values with block tables; in commands/bench_attention.cpp.
+void add_bench_attention(CLI::App& bench, GlobalOptions& global);
 void add_convert(CLI::App& app, GlobalOptions& global);
 void add_cube(CLI::App& app, GlobalOptions& global);
 void add_detokenize(CLI::App& app, GlobalOptions& global);

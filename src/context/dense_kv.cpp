@@ -22,9 +22,9 @@ size_t element_bytes(DType dtype) { return dtype_info(dtype).block_bytes; }
 
 size_t head_bytes(DType dtype, uint32_t dim) { return size_t{kBlock} * dim * element_bytes(dtype); }
 
-/// Bytes of one block of all heads, rounded to the steps in which memory is handed out.
+/// Bytes of one block of all heads, in whole pages.
 size_t block_bytes(DType dtype, uint32_t n_heads, uint32_t dim) {
-  return round_up(n_heads * head_bytes(dtype, dim), GrowingBuffer::kStepBytes);
+  return round_up<size_t>(std::max<size_t>(1, n_heads * head_bytes(dtype, dim)), 4096);
 }
 
 int64_t slots_for(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch) {
@@ -35,6 +35,8 @@ int64_t slots_for(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch)
   return static_cast<int64_t>(std::min(all, held));
 }
 
+}  // namespace
+
 void store_row(DType dtype, const float* x, size_t n, std::byte* out) {
   const kernels::VectorOps& ops = kernels::vector_ops();
   switch (dtype) {
@@ -43,8 +45,6 @@ void store_row(DType dtype, const float* x, size_t n, std::byte* out) {
     default: std::memcpy(out, x, n * sizeof(float)); return;
   }
 }
-
-}  // namespace
 
 StateSpec DenseKv::spec(const KvShape& shape, DType dtype, uint64_t max_tokens, uint32_t max_batch, uint32_t sinks) {
   const uint64_t slot_bytes =
@@ -68,8 +68,8 @@ DenseKv::DenseKv(const KvShape& shape, DType dtype, uint64_t max_tokens, uint32_
       value_head_bytes_(head_bytes(dtype, shape.value_dim)),
       key_block_bytes_(block_bytes(dtype, shape.n_kv_heads, shape.key_dim)),
       value_block_bytes_(block_bytes(dtype, shape.n_kv_heads, shape.value_dim)),
-      keys_(ledger, Tag::kKv, key_block_bytes_ * static_cast<size_t>(n_slots_), "keys"),
-      values_(ledger, Tag::kKv, value_block_bytes_ * static_cast<size_t>(n_slots_), "values"),
+      keys_(ledger, Tag::kKv, key_block_bytes_, key_block_bytes_ * static_cast<size_t>(n_slots_), "keys"),
+      values_(ledger, Tag::kKv, value_block_bytes_, value_block_bytes_ * static_cast<size_t>(n_slots_), "values"),
       n_sinks_(sinks) {
   if (sinks > 0) sinks_.emplace(shape, sinks, ledger);
 }
@@ -191,6 +191,14 @@ void DenseKv::attend(const KvQueries& queries, size_t n_query_tokens, float* out
 bool DenseKv::truncate(int64_t n_tokens) {
   if (n_tokens < 0 || n_tokens > n_tokens_) return false;
   if (oldest_needed(n_tokens) < oldest_) return false;  // a ring has overwritten it already
+  if (n_tokens % kBlock != 0 && shares_pages()) {  // what comes next is written into this block
+    try {
+      keys_.make_private(slot_of(n_tokens / kBlock));
+      values_.make_private(slot_of(n_tokens / kBlock));
+    } catch (const Error&) {
+      return false;
+    }
+  }
   n_tokens_ = n_tokens;
   if (sinks_ && static_cast<size_t>(n_tokens) < sinks_->size()) sinks_->truncate(static_cast<size_t>(n_tokens));
   const size_t slots = static_cast<size_t>(std::min<int64_t>(n_slots_, (n_tokens + kBlock - 1) / kBlock));
@@ -204,10 +212,22 @@ bool DenseKv::truncate(int64_t n_tokens) {
 std::unique_ptr<LayerState> DenseKv::copy(CopyScope&) const {
   auto copy = std::make_unique<DenseKv>(shape_, dtype_, max_tokens_, max_batch_, ledger_, n_sinks_);
   if (sinks_) copy->sinks_->copy_from(*sinks_);
-  copy->keys_.grow_to(keys_.committed());
-  copy->values_.grow_to(values_.committed());
-  std::memcpy(copy->keys_.data(), keys_.data(), keys_.committed());
-  std::memcpy(copy->values_.data(), values_.data(), values_.committed());
+  const auto copy_range = [&](const MappedRange& from, MappedRange& to) {
+    const size_t n_shared = shares_pages() ? static_cast<size_t>(n_tokens_ / kBlock) : 0;
+    for (size_t unit = 0; unit < n_shared; ++unit) {
+      if (const PageRun run = from.share(unit)) {
+        to.append(run);
+      } else {
+        to.grow_to((unit + 1) * to.unit());
+        std::memcpy(to.data() + unit * to.unit(), from.data() + unit * to.unit(), to.unit());
+      }
+    }
+    to.grow_to(from.committed());
+    const size_t done = n_shared * to.unit();
+    if (from.committed() > done) std::memcpy(to.data() + done, from.data() + done, from.committed() - done);
+  };
+  copy_range(keys_, copy->keys_);
+  copy_range(values_, copy->values_);
   copy->n_tokens_ = n_tokens_;
   copy->oldest_ = oldest_;
   return copy;
@@ -242,7 +262,7 @@ int64_t DenseKv::first_page(int64_t n_tokens) const {
   return std::max<int64_t>(0, (n_tokens + kBlock - 1) / kBlock - n_slots_);
 }
 
-void DenseKv::load_page(int64_t page, StateReader& in) {
+void DenseKv::check_next_page(int64_t page) const {
   const bool first_of_ring = n_tokens_ == 0 && shape_.window != 0;
   if (page < 0 || page > INT64_MAX / kBlock - 1 || (!first_of_ring && page * kBlock != n_tokens_)) {
     fail(ErrorCode::kCorruptData, "[load keys and values] expected page {}, found page {}", n_tokens_ / kBlock, page);
@@ -252,12 +272,41 @@ void DenseKv::load_page(int64_t page, StateReader& in) {
     fail(ErrorCode::kContextOverflow, "[load keys and values] expected at most {} tokens of context, found {}",
          max_tokens_, end);
   }
+}
+
+void DenseKv::load_page(int64_t page, StateReader& in) {
+  check_next_page(page);
+  const int64_t end = (page + 1) * kBlock;
   grow_for(end);
   if (n_tokens_ == 0) oldest_ = page * kBlock;
   in.copy_to(const_cast<std::byte*>(key_run(page, 0)), shape_.n_kv_heads * key_head_bytes_);
   in.copy_to(const_cast<std::byte*>(value_run(page, 0)), shape_.n_kv_heads * value_head_bytes_);
   in.finish();
   advance_to(end);
+}
+
+SharedPage DenseKv::share_page(int64_t page) const {
+  if (!shares_pages()) return {};
+  PageRun keys = keys_.share(slot_of(page)), values = values_.share(slot_of(page));
+  if (!keys || !values) return {};
+  return {std::move(keys), std::move(values)};
+}
+
+void DenseKv::load_shared_page(int64_t page, const SharedPage& shared) {
+  if (!shares_pages() || shared.size() != 2 || shared[0].bytes() != key_block_bytes_ ||
+      shared[1].bytes() != value_block_bytes_) {
+    fail(ErrorCode::kCorruptData, "[load keys and values] expected a block of keys and one of values, found others");
+  }
+  check_next_page(page);
+  const size_t before = static_cast<size_t>(page) * key_block_bytes_;
+  keys_.append(shared[0]);
+  try {
+    values_.append(shared[1]);
+  } catch (...) {
+    keys_.shrink_to(before);
+    throw;
+  }
+  advance_to((page + 1) * kBlock);
 }
 
 void DenseKv::load_rest(StateReader& in) {

@@ -4,12 +4,15 @@
 #include <memory>
 #include <optional>
 
-#include "budget/buffer.h"
+#include "budget/mapped_range.h"
 #include "context/kv_layer.h"
 #include "context/open_tail.h"
 #include "tensor/dtype.h"
 
 namespace mneme {
+
+/// Writes n values as f16, bf16 or f32.
+void store_row(DType dtype, const float* x, size_t n, std::byte* out);
 
 /// The plain store: every token's rotated key and value as f32, f16 or bf16.
 ///
@@ -17,6 +20,11 @@ namespace mneme {
 /// kBlockTokens. Block b of the sequence lies in slot b modulo the number of slots; a layer with a sliding window has only
 /// the slots that the window and one batch need, and old blocks are overwritten. Slots become resident when first used and
 /// never move.
+///
+/// A block of all heads is a unit of pages (budget/page_pool.h). Layers without a window share full blocks: copies of a
+/// sequence, and sequences that begin with the same cached pages, have them in the same memory, and only the block that
+/// is begun is their own. A block becomes private again before anything can be written into it, when the sequence is cut
+/// inside it: so appending needs no memory beyond what spec() says. Rings overwrite their blocks and copy instead.
 ///
 /// With `sinks`, a window keeps the first tokens of the sequence visible beside the last ones (attention sinks, arXiv
 /// 2309.17453; the two windows of JanusVLN, arXiv 2509.22548). Their positions stay what they were.
@@ -43,12 +51,16 @@ class DenseKv : public KvLayer {
   PageRange sealed_pages() const override;
   void save_page(int64_t page, StateWriter& out) const override;
   bool save_rest(int64_t n_tokens, StateWriter& out) const override;
+  bool shares_pages() const override { return shape_.window == 0; }
+  SharedPage share_page(int64_t page) const override;
   int64_t first_page(int64_t n_tokens) const override;
   void load_page(int64_t page, StateReader& in) override;
+  void load_shared_page(int64_t page, const SharedPage& shared) override;
   void load_rest(StateReader& in) override;
 
  private:
   void grow_for(int64_t n_tokens);
+  void check_next_page(int64_t page) const;
   void advance_to(int64_t n_tokens);
   int64_t oldest_needed(int64_t n_tokens) const;
   void append(const KvRows& rows);
@@ -65,7 +77,7 @@ class DenseKv : public KvLayer {
   int64_t n_slots_;
   size_t key_head_bytes_, value_head_bytes_;    ///< One head of one slot.
   size_t key_block_bytes_, value_block_bytes_;  ///< One slot, rounded to pages.
-  GrowingBuffer keys_, values_;
+  MappedRange keys_, values_;
   uint32_t n_sinks_;
   std::optional<OpenTail> sinks_;  ///< The first n_sinks_ tokens, f16.
   int64_t n_tokens_ = 0;

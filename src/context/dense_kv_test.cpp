@@ -9,8 +9,10 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "budget/page_pool.h"
 #include "context/kv_example.h"
 #include "context/kv_policy.h"
+#include "context/kv_storages_example.h"
 
 namespace mneme {
 namespace {
@@ -86,6 +88,54 @@ TEST(DenseKv, TruncateForgetsAndWindowsRefuseWhatTheyLost) {
   EXPECT_TRUE(ring.truncate(1450));
   EXPECT_FALSE(ring.truncate(100));
   EXPECT_EQ(ring.n_tokens(), 1450);
+}
+
+// A fork has full blocks in the same memory and only the block that is begun of its own; cutting a sequence inside a shared
+// block makes that one its own. Neither sees what the other writes.
+TEST(DenseKv, ForksShareFullBlocksAndCopyTheBlockBegun) {
+  const KvShape shape{2, 16, 16, 0};
+  const KvExample example(shape, 4, 1500);
+  const auto block = DenseKv::spec(shape, DType::kF16, 2048, 256).bytes(1);
+  Ledger ledger;
+  DenseKv store(shape, DType::kF16, 2048, 1500, ledger), straight(shape, DType::kF16, 2048, 1500, ledger);
+  const auto want = example.feed(straight, 0, 1500);
+  example.feed(store, 0, 900);
+  const uint64_t before = ledger.used(Tier::kRam);
+  const auto copy = store.deep_copy();
+  EXPECT_EQ(copy->bytes(), store.bytes());
+  EXPECT_EQ(ledger.used(Tier::kRam), before + block);
+  auto& fork = static_cast<KvLayer&>(*copy);
+  ASSERT_TRUE(fork.truncate(600));
+  EXPECT_EQ(ledger.used(Tier::kRam), before + block) << "of block 2 a copy, of block 3 nothing";
+  example.feed(fork, 100, 400);  // other tokens from 600 on
+  const auto out = example.feed(store, 900, 600);
+  EXPECT_TRUE(std::equal(out.begin(), out.end(), want.begin() + 900 * 64));
+  ASSERT_TRUE(fork.truncate(512));
+  const auto again = example.feed(fork, 512, 988);
+  EXPECT_TRUE(std::equal(again.begin(), again.end(), want.begin() + 512 * 64));
+}
+
+// A sequence can only be cut inside a shared block when there is room for a copy of it.
+TEST(DenseKv, CuttingASharedBlockWithoutRoomIsRefusedWithoutChange) {
+  const KvShape shape{2, 16, 16, 0};
+  const KvExample example(shape, 4, 600);
+  Ledger ledger;
+  DenseKv store(shape, DType::kF16, 1024, 600, ledger);
+  example.feed(store, 0, 512);
+  const auto fork = store.deep_copy();
+  ledger.set_limit(Tier::kRam, ledger.used(Tier::kRam));
+  EXPECT_FALSE(fork->truncate(300));
+  EXPECT_EQ(fork->n_tokens(), 512);
+  EXPECT_EQ(fork->bytes(), store.bytes());
+  EXPECT_TRUE(fork->truncate(256)) << "nothing is to be copied";
+  EXPECT_TRUE(store.truncate(300)) << "nobody else has the block any more";
+}
+
+// The attention is the same to the bit with blocks that come as they are needed, in block tables, and all at the start.
+TEST(DenseKv, AllStoragesGiveTheSameBitsOverRandomRequests) {
+  Ledger ledger;
+  EXPECT_EQ(storage_differences(200, ledger), 0u);
+  EXPECT_EQ(ledger.page_pool().stats().allocated, 0u);
 }
 
 TEST(DenseKv, SinksStayVisibleBesideTheWindow) {

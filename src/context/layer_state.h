@@ -7,7 +7,9 @@
 #include <memory>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "budget/mapped_range.h"
 #include "context/state_io.h"
 
 namespace mneme {
@@ -71,6 +73,9 @@ struct FetchCounts {
   double hit_rate() const { return wanted == 0 ? 0 : static_cast<double>(resident) / static_cast<double>(wanted); }
 };
 
+/// The memory of one sealed page, as a handle that other states may hold and map.
+using SharedPage = std::vector<PageRun>;
+
 /// State of one layer of one sequence: keys and values, or a recurrent state. Owned by the sequence, counted in the
 /// ledger, used by one thread of control at a time.
 ///
@@ -107,18 +112,30 @@ class LayerState {
   /// and returns false when the state cannot tell that any more.
   virtual bool save_rest(int64_t n_tokens, StateWriter& out) const = 0;
 
+  /// Whether sealed pages can be shared instead of copied, see share_page().
+  virtual bool shares_pages() const { return false; }
+  /// The memory of a page of sealed_pages(). It never changes: a state that is to write there takes a copy first. Empty when
+  /// that page can only be copied.
+  virtual SharedPage share_page(int64_t /*page*/) const { return {}; }
+
   /// First page that a state of n_tokens tokens makes use of; earlier ones need not be loaded.
   virtual int64_t first_page(int64_t /*n_tokens*/) const { return 0; }
   /// Loading goes into an empty state of the same kind: pages in order and without gaps, then one rest. Counts
   /// n_tokens() up. Throws Error: kCorruptData when the bytes or their order cannot be right, kOutOfBudget,
   /// kContextOverflow; the state is of no use then.
   virtual void load_page(int64_t page, StateReader& in);
+  /// As load_page(), of memory that a state of the same kind shared: it is the same memory then.
+  virtual void load_shared_page(int64_t page, const SharedPage& shared);
   /// Throws also when the pages loaded before do not suffice.
   virtual void load_rest(StateReader& in) = 0;
 };
 
 inline void LayerState::load_page(int64_t page, StateReader&) {
   fail(ErrorCode::kCorruptData, "[load state] expected no pages, found page {}", page);
+}
+
+inline void LayerState::load_shared_page(int64_t page, const SharedPage&) {
+  fail(ErrorCode::kCorruptData, "[load state] expected no shared pages, found page {}", page);
 }
 
 }  // namespace mneme

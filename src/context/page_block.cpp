@@ -31,7 +31,7 @@ size_t rest_bytes(const LayerState& layer, int64_t n_tokens, bool* possible) {
 }  // namespace
 
 GrowingBuffer PageBlock::make(Ledger& ledger, const Key& key, std::span<LayerState* const> layers,
-                              std::vector<int64_t>& have) {
+                              std::vector<int64_t>& have, std::vector<SharedPart>* shared) {
   std::vector<Part> parts;
   bool rests = true;
   const auto end_of = [&](const LayerState& layer) {
@@ -43,6 +43,12 @@ GrowingBuffer PageBlock::make(Ledger& ledger, const Key& key, std::span<LayerSta
     (void)rest_bytes(*layers[i], key.n_tokens, &rests);
     const int64_t end = end_of(*layers[i]);
     for (int64_t page = std::max(have[i], layers[i]->sealed_pages().begin); page < end; ++page) {
+      if (shared != nullptr) {
+        if (SharedPage pages = layers[i]->share_page(page); !pages.empty()) {
+          shared->push_back({i, page, std::move(pages)});
+          continue;
+        }
+      }
       CountingWriter size;
       layers[i]->save_page(page, size);
       parts.push_back({i, 0, page, 0, size.bytes()});
@@ -132,9 +138,23 @@ std::span<const std::byte> PageBlock::content(std::span<const std::byte> bytes, 
   return bytes.subspan(part.offset, part.bytes);
 }
 
-void load_page_blocks(std::span<const std::span<const std::byte>> blocks, std::span<LayerState* const> layers) {
+uint64_t CachedBlock::shared_bytes() const {
+  uint64_t sum = 0;
+  for (const SharedPart& part : shared) {
+    for (const PageRun& run : part.pages) sum += run.bytes();
+  }
+  return sum;
+}
+
+bool CachedBlock::in_use() const {
+  return std::any_of(shared.begin(), shared.end(), [](const SharedPart& part) {
+    return std::any_of(part.pages.begin(), part.pages.end(), [](const PageRun& run) { return run.shared(); });
+  });
+}
+
+void load_page_blocks(std::span<const std::shared_ptr<const CachedBlock>> blocks, std::span<LayerState* const> layers) {
   if (blocks.empty()) return;
-  const auto last = blocks.back();
+  const auto last = blocks.back()->bytes();
   const int64_t n_tokens = PageBlock::head(last).n_tokens;
   for (const PageBlock::Part& rest : PageBlock::parts(last)) {
     if (rest.is_rest == 0) continue;
@@ -144,13 +164,24 @@ void load_page_blocks(std::span<const std::span<const std::byte>> blocks, std::s
     }
     LayerState& layer = *layers[rest.layer];
     const int64_t first = layer.first_page(n_tokens);
-    for (const auto block : blocks) {
-      for (const PageBlock::Part& part : PageBlock::parts(block)) {
-        if (part.is_rest != 0 || part.layer != rest.layer || part.position < first || part.position >= rest.position)
-          continue;
-        StateReader in(PageBlock::content(block, part), "cached page");
+    const auto wanted = [&](uint32_t of_layer, int64_t position) {
+      return of_layer == rest.layer && position >= first && position < rest.position;
+    };
+    for (const auto& block : blocks) {
+      // Of one layer a block has either parts or shared pages, unless sharing ended in between: then it has both in order.
+      auto shared = block->shared.begin();
+      const auto load_shared_before = [&](int64_t position) {
+        for (; shared != block->shared.end() && (shared->layer != rest.layer || shared->position < position); ++shared) {
+          if (wanted(shared->layer, shared->position)) layer.load_shared_page(shared->position, shared->pages);
+        }
+      };
+      for (const PageBlock::Part& part : PageBlock::parts(block->bytes())) {
+        if (part.is_rest != 0 || !wanted(part.layer, part.position)) continue;
+        load_shared_before(part.position);
+        StateReader in(PageBlock::content(block->bytes(), part), "cached page");
         layer.load_page(part.position, in);
       }
+      load_shared_before(INT64_MAX);
     }
     StateReader in(PageBlock::content(last, rest), "cached page");
     layer.load_rest(in);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -8,6 +9,13 @@
 #include "context/layer_state.h"
 
 namespace mneme {
+
+/// A sealed page of one layer whose memory is shared with the states that use it.
+struct SharedPart {
+  uint32_t layer;
+  int64_t position;  ///< Index of the page.
+  SharedPage pages;
+};
 
 /// What all layers keep of one page of tokens, as one piece of memory that can be moved between RAM, disk and other
 /// machines as it is. Layout, little-endian:
@@ -40,9 +48,10 @@ struct PageBlock {
   };
 
   /// Writes a block of the layers' states (null for layers without one), which have seen key.n_tokens or more.
-  /// `have[i]`: pages of layer i that earlier blocks hold already; counted up. Throws Error(kOutOfBudget).
+  /// `have[i]`: pages of layer i that earlier blocks hold already; counted up. With `shared`, pages that a layer can share
+  /// go there and are no parts of the block. Throws Error(kOutOfBudget).
   static GrowingBuffer make(Ledger& ledger, const Key& key, std::span<LayerState* const> layers,
-                            std::vector<int64_t>& have);
+                            std::vector<int64_t>& have, std::vector<SharedPart>* shared = nullptr);
 
   /// Looks at bytes that were read from somewhere. Throws Error(kCorruptData) when they are not the block of that key
   /// as it was written.
@@ -63,8 +72,21 @@ struct PageBlock {
   static std::span<const std::byte> content(std::span<const std::byte> bytes, const Part& part);
 };
 
+/// A block in RAM: whole, or beside it the pages that are shared with states.
+struct CachedBlock {
+  std::shared_ptr<const GrowingBuffer> block;
+  std::vector<SharedPart> shared;
+
+  std::span<const std::byte> bytes() const { return PageBlock::bytes(*block); }
+  /// What it takes, shared or not.
+  uint64_t committed() const { return block->committed() + shared_bytes(); }
+  uint64_t shared_bytes() const;
+  /// Whether states use some of it now: its end would not free all of committed().
+  bool in_use() const;
+};
+
 /// Loads empty states from the blocks of a sequence's pages 0, 1, ..., of which the last has rests. Throws Error as
-/// LayerState::load_page() and load_rest() do.
-void load_page_blocks(std::span<const std::span<const std::byte>> blocks, std::span<LayerState* const> layers);
+/// LayerState::load_page(), load_shared_page() and load_rest() do.
+void load_page_blocks(std::span<const std::shared_ptr<const CachedBlock>> blocks, std::span<LayerState* const> layers);
 
 }  // namespace mneme

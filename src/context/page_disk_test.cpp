@@ -129,13 +129,17 @@ class TieredCacheTest : public PageDiskTest {
 // one.
 TEST_F(TieredCacheTest, AFirstSeenPrefixSurvivesImmediateEviction) {
   const auto tokens = text(0, 1024);
-  const auto original = store();
-  example(0).feed(*original, 0, 1024);
-  LayerState* layers[] = {original.get()};
+  std::string original;
   {
     PageDisk disk(ledger_, folder_);
     PrefixCache cache(ledger_, "model/f16", options(disk));
-    cache.keep("t", tokens, layers, {}, 1000);
+    {
+      const auto layer = store();
+      example(0).feed(*layer, 0, 1024);
+      LayerState* layers[] = {layer.get()};
+      cache.keep("t", tokens, layers, {}, 1000);
+      original = bytes_of(*layer);
+    }
     cache.reclaim(Tier::kRam, ~uint64_t{0});  // blocks on their way to the disk stay until they are there
     disk.flush();
     cache.reclaim(Tier::kRam, ~uint64_t{0});
@@ -150,10 +154,41 @@ TEST_F(TieredCacheTest, AFirstSeenPrefixSurvivesImmediateEviction) {
   const auto loaded = store();
   LayerState* into[] = {loaded.get()};
   match.load(into);
-  EXPECT_EQ(bytes_of(*loaded), bytes_of(*original));
+  EXPECT_EQ(bytes_of(*loaded), original);
   EXPECT_EQ(cache.match("another", tokens, 1024).n_tokens, 0u);
   PrefixCache other_policy(ledger_, "model/f32", options(disk));
   EXPECT_EQ(other_policy.match("t", tokens, 1024).n_tokens, 0u) << "compressed never passes for dense";
+}
+
+// What came back from disk is a copy, until a sequence that begins so keeps its own pages in its place: then the cache and
+// that sequence have them in the same memory.
+TEST_F(TieredCacheTest, WhatCameBackIsSharedFromTheNextSequenceOn) {
+  const auto tokens = text(0, 512);
+  PageDisk disk(ledger_, folder_);
+  {
+    PrefixCache cache(ledger_, "model/f16", options(disk));
+    const auto layer = store();
+    example(0).feed(*layer, 0, 512);
+    LayerState* layers[] = {layer.get()};
+    cache.keep("", tokens, layers, {}, 1000);
+    disk.flush();
+  }
+  PrefixCache cache(ledger_, "model/f16", options(disk));
+  const auto load = [&](LayerState& into) {
+    LayerState* layers[] = {&into};
+    cache.match("", tokens, 512).load(layers);
+  };
+  const auto first = store(), second = store();
+  load(*first);
+  const uint64_t one = first->bytes();
+  EXPECT_GE(ledger_.used(Tier::kRam), 2 * one);
+  LayerState* layers[] = {first.get()};
+  cache.keep("", tokens, layers, {}, 1000);
+  disk.flush();
+  EXPECT_LE(ledger_.used(Tier::kRam), one + 2 * 4096);
+  load(*second);
+  EXPECT_LE(ledger_.used(Tier::kRam), one + 2 * 4096);
+  EXPECT_EQ(bytes_of(*second), bytes_of(*first));
 }
 
 // A hundred sequences through RAM for a few and disk for all: whatever comes back is what was written for these tokens.

@@ -36,9 +36,13 @@ std::string_view match_stop_name(MatchStop stop) {
 }
 
 void PrefixMatch::load(std::span<LayerState* const> layers) const {
-  std::vector<std::span<const std::byte>> bytes;
-  for (const auto& block : blocks) bytes.push_back(PageBlock::bytes(*block));
-  load_page_blocks(bytes, layers);
+  load_page_blocks(blocks, layers);
+}
+
+uint64_t PrefixMatch::shared_bytes() const {
+  uint64_t sum = 0;
+  for (const auto& block : blocks) sum += block->shared_bytes();
+  return sum;
 }
 
 /// A page in the tree. Without a block it is a memory of what was there.
@@ -47,7 +51,7 @@ struct PrefixCache::Node {
   uint64_t token_hash = 0;
   std::vector<int32_t> tokens;
   std::map<uint64_t, std::unique_ptr<Node>> children;  ///< By token hash.
-  std::shared_ptr<const GrowingBuffer> block;
+  std::shared_ptr<const CachedBlock> block;
   std::vector<int64_t> have;  ///< Pages of each layer in the blocks down to this one.
   uint32_t n_child_blocks = 0;
   bool pinned = false, queued = false;
@@ -117,14 +121,18 @@ void PrefixCache::update_queue(Node& node) {
   queue_.insert({node.priority, &node});
 }
 
-void PrefixCache::set_block(Node& node, std::shared_ptr<const GrowingBuffer> block) {
+void PrefixCache::set_block(Node& node, std::shared_ptr<const CachedBlock> block) {
   node.block = std::move(block);
   node.touched = clock_;
   node.have = node.parent->have;
-  for (const PageBlock::Part& part : PageBlock::parts(PageBlock::bytes(*node.block))) {
-    if (part.layer >= node.have.size()) node.have.resize(part.layer + 1);
-    node.have[part.layer] = std::max(node.have[part.layer], part.is_rest != 0 ? part.position : part.position + 1);
+  const auto has = [&](uint32_t layer, int64_t end) {
+    if (layer >= node.have.size()) node.have.resize(layer + 1);
+    node.have[layer] = std::max(node.have[layer], end);
+  };
+  for (const PageBlock::Part& part : PageBlock::parts(node.block->bytes())) {
+    has(part.layer, part.is_rest != 0 ? part.position : part.position + 1);
   }
+  for (const SharedPart& part : node.block->shared) has(part.layer, part.position + 1);
   bytes_ += node.block->committed();
   if (node.pinned) pinned_bytes_ += node.block->committed();
   ++node.parent->n_child_blocks;
@@ -161,7 +169,7 @@ uint64_t PrefixCache::free_least(uint64_t bytes) {
   uint64_t freed = 0;
   for (auto next = queue_.begin(); freed < bytes && next != queue_.end();) {
     Node& node = *next->second;
-    if (node.block.use_count() > 1) {  // someone is loading it: its bytes would not come free now
+    if (node.block.use_count() > 1 || node.block->in_use()) {  // its bytes would not come free now
       ++next;
       continue;
     }
@@ -176,7 +184,7 @@ uint64_t PrefixCache::free_least(uint64_t bytes) {
 /// The nodes of a prompt's pages, and their blocks as far as they are known.
 struct PrefixCache::Path {
   std::vector<Node*> nodes;
-  std::vector<std::shared_ptr<const GrowingBuffer>> blocks;
+  std::vector<std::shared_ptr<const CachedBlock>> blocks;
 };
 
 PrefixMatch PrefixCache::match(std::string_view tenant, std::span<const int32_t> tokens, size_t max_tokens) {
@@ -203,7 +211,7 @@ PrefixMatch PrefixCache::match(std::string_view tenant, std::span<const int32_t>
       }
       if (room) set_block(node, path.blocks[i]);
     }
-    if (PageBlock::has_rests(PageBlock::bytes(*path.blocks[i]))) match.n_tokens = (i + 1) * kPageTokens;
+    if (PageBlock::has_rests(path.blocks[i]->bytes())) match.n_tokens = (i + 1) * kPageTokens;
   }
   path.blocks.resize(match.n_tokens / kPageTokens);
   for (size_t i = 0; i < path.blocks.size(); ++i) {
@@ -284,7 +292,7 @@ void PrefixCache::read_missing(Path& path, uint64_t identity, std::span<const in
       try {
         PageBlock::verify(*blocks[i],
                           {identity, hashes[i], boundary, tokens.subspan(pages[i] * kPageTokens, kPageTokens)});
-        path.blocks[pages[i]] = blocks[i];
+        path.blocks[pages[i]] = std::make_shared<const CachedBlock>(CachedBlock{blocks[i], {}});
         ++n_back;
       } catch (const Error&) {
         tier->remove(hashes[i]);
@@ -307,53 +315,79 @@ bool PrefixCache::make_room(uint64_t bytes) {
   return bytes_ + bytes <= options_.max_bytes;
 }
 
+/// The block as one piece, for lower tiers: null when there is no room for it.
+std::shared_ptr<const GrowingBuffer> PrefixCache::whole_block(const PageBlock::Key& key,
+                                                              std::span<LayerState* const> layers,
+                                                              std::vector<int64_t> have) {
+  try {
+    return std::make_shared<const GrowingBuffer>(PageBlock::make(ledger_, key, layers, have));
+  } catch (const Error&) {
+    return nullptr;
+  }
+}
+
 void PrefixCache::keep(std::string_view tenant, std::span<const int32_t> tokens, std::span<LayerState* const> layers,
                        const KeepRules& rules, double ns_per_token) {
+  const bool can_share =
+      std::any_of(layers.begin(), layers.end(), [](const LayerState* l) { return l != nullptr && l->shares_pages(); });
   std::unique_lock lock(mutex_);
   Node* node = &root_of(tenant);
   const int64_t now = options_.now();
   // Blocks on the way are held, so that making room for the next page does not take the one before it.
-  std::vector<std::shared_ptr<const GrowingBuffer>> held;
+  std::vector<std::shared_ptr<const CachedBlock>> held;
   for (size_t end = kPageTokens; end <= tokens.size(); end += kPageTokens) {
     const auto page = tokens.subspan(end - kPageTokens, kPageTokens);
     if (node->children.size() > kMostGhosts + node->n_child_blocks) forget_ghosts(*node);
     Node* child = child_of(*node, page);
     if (child == nullptr) child = &add_child(*node, page);
-    if (!usable(*child, now)) {
-      if (child->block) drop_subtree(*child);
+    const bool there = usable(*child, now);
+    // A copy that came from below lies in memory twice while this sequence runs.
+    const bool better = there && can_share && child->block->shared.empty() && child->block.use_count() == 1;
+    if (!there || better) {
+      if (!there && child->block) drop_subtree(*child);
       const PageBlock::Key key{roots_.find(tenant)->second->token_hash, child->token_hash, static_cast<int64_t>(end),
                                page};
       std::vector<int64_t> have = node->have;
       have.resize(layers.size());
       // Reserving may ask this cache, or others, to give something back: not under the lock.
-      std::shared_ptr<const GrowingBuffer> block;
+      CachedBlock block;
+      std::shared_ptr<const GrowingBuffer> whole;
+      const bool below = !there && rules.ttl_seconds == 0 && !options_.tiers.empty();
       lock.unlock();
       try {
-        block = std::make_shared<const GrowingBuffer>(PageBlock::make(ledger_, key, layers, have));
+        std::vector<int64_t> counted = have;
+        block.block =
+            std::make_shared<const GrowingBuffer>(PageBlock::make(ledger_, key, layers, counted, &block.shared));
+        if (below) whole = block.shared.empty() ? block.block : whole_block(key, layers, have);
       } catch (const Error&) {
+        block.block = nullptr;
       }
       lock.lock();
-      if (!block || !make_room(block->committed())) {
+      if (there) {
+        if (block.block != nullptr && child->block != nullptr) replace_block(*child, std::move(block));
+      } else if (!block.block || !make_room(block.committed())) {
         ++stats_.refused_blocks;
         return;
-      }
-      child->cost = ns_per_token * kPageTokens;
-      if (rules.ttl_seconds == 0) {  // it can be brought back from below
-        for (const PageTier* tier : options_.tiers) {
-          child->cost = std::min(child->cost, tier->ns_per_byte() * static_cast<double>(block->committed()));
+      } else {
+        child->cost = ns_per_token * kPageTokens;
+        if (rules.ttl_seconds == 0) {  // it can be brought back from below
+          for (const PageTier* tier : options_.tiers) {
+            child->cost = std::min(child->cost, tier->ns_per_byte() * static_cast<double>(block.committed()));
+          }
+        }
+        child->uses = 1;
+        child->expires = 0;
+        set_block(*child, std::make_shared<const CachedBlock>(std::move(block)));
+        ++stats_.stored_blocks;
+        if (whole != nullptr) {
+          const auto kept = child->block;  // stays while the lock is open
+          lock.unlock();
+          for (PageTier* tier : options_.tiers) tier->put(key.token_hash, whole);
+          lock.lock();
         }
       }
-      child->uses = 1;
-      child->expires = 0;
-      set_block(*child, std::move(block));
-      ++stats_.stored_blocks;
-      if (rules.ttl_seconds == 0 && !options_.tiers.empty()) {
-        const auto written = child->block;
-        lock.unlock();
-        for (PageTier* tier : options_.tiers) tier->put(child->token_hash, written);
-        lock.lock();
-      }
     }
+    if (!child->block) return;  // it went while the lock was open
     if (rules.ttl_seconds > 0) child->expires = now + rules.ttl_seconds;
     if (rules.pin && !child->pinned && pinned_bytes_ + child->block->committed() <= options_.max_pinned_bytes) {
       child->pinned = true;
@@ -363,6 +397,16 @@ void PrefixCache::keep(std::string_view tenant, std::span<const int32_t> tokens,
     held.push_back(child->block);
     node = child;
   }
+}
+
+/// Puts the same page in another form in the place of a node's block.
+void PrefixCache::replace_block(Node& node, CachedBlock block) {
+  bytes_ -= node.block->committed();
+  if (node.pinned) pinned_bytes_ -= node.block->committed();
+  node.block = std::make_shared<const CachedBlock>(std::move(block));
+  bytes_ += node.block->committed();
+  if (node.pinned) pinned_bytes_ += node.block->committed();
+  update_queue(node);
 }
 
 void PrefixCache::unpin(std::string_view tenant) {
@@ -391,8 +435,18 @@ uint64_t PrefixCache::bytes() const {
 }
 
 uint64_t PrefixCache::reclaimable(Tier tier) const {
+  if (tier != Tier::kRam) return 0;
   const std::lock_guard lock(mutex_);
-  return tier == Tier::kRam ? bytes_ - pinned_bytes_ : 0;
+  uint64_t sum = 0;
+  std::vector<const Node*> all;
+  for (const auto& [tenant, root] : roots_) all.push_back(root.get());
+  while (!all.empty()) {
+    const Node& node = *all.back();
+    all.pop_back();
+    for (const auto& [hash, child] : node.children) all.push_back(child.get());
+    if (node.block && !node.pinned && !node.block->in_use()) sum += node.block->committed();
+  }
+  return sum;
 }
 
 double PrefixCache::cost_per_byte() const {

@@ -37,11 +37,13 @@ struct KeepRules {
 
 /// What a look-up found. Holds its blocks in memory.
 struct PrefixMatch {
-  std::vector<std::shared_ptr<const GrowingBuffer>> blocks;  ///< Of the pages 0, 1, ...
-  size_t n_tokens = 0;                                       ///< What they cover, a multiple of kPageTokens.
+  std::vector<std::shared_ptr<const CachedBlock>> blocks;  ///< Of the pages 0, 1, ...
+  size_t n_tokens = 0;                                     ///< What they cover, a multiple of kPageTokens.
   MatchStop stop = MatchStop::kOff;
   size_t n_equal = 0;  ///< Tokens that agree with something cached: for kTokensDiffer, the first that differs.
 
+  /// Bytes that a sequence which loads the match shares with the cache instead of taking its own.
+  uint64_t shared_bytes() const;
   /// Loads the states of all layers, which must be empty.
   void load(std::span<LayerState* const> layers) const;
 };
@@ -58,12 +60,14 @@ struct PrefixCacheStats {
 /// A node is a page of kPageTokens tokens behind all pages above it; its key is the tokens themselves (hashes only find
 /// them), its block what every layer keeps of it. The root is chosen by the tenant, so nothing is shared between
 /// tenants, nor can one see whether another has used a text. One cache belongs to one model and policy; blocks carry
-/// both. Blocks never change. A sequence takes copies of what they hold: one pass over the state's bytes
-/// instead of computing them.
+/// both. Blocks never change. Pages of layers that can share them (LayerState::share_page()) lie in RAM once, in
+/// the cache and in all sequences that begin with them; of the rest a sequence takes copies: one pass over the state's
+/// bytes instead of computing them. What comes back from a lower tier is copied too, until the next sequence that keeps
+/// the same page puts its own, shared one in its place.
 ///
 /// Eviction is GreedyDual-Size with Frequency (Cherkasova 1998): priority = clock + uses * cost / bytes, least first,
 /// and the clock moves up to the priority that went last. Cost is the time to compute the page again. Only leaves go,
-/// so that what remains can be used. It is a Reclaimer: requests come before it, whatever it holds.
+/// so that what remains can be used, and only blocks that no sequence uses, since others would not come free. It is a Reclaimer: requests come before it, whatever it holds.
 ///
 /// With lower tiers every block without a time limit is also written to each of them, behind the back of who made it,
 /// and a look-up brings back what is not in RAM, all missing pages at once, from the nearest tier that has it, and
@@ -73,7 +77,7 @@ struct PrefixCacheStats {
 class PrefixCache : public Reclaimer {
  public:
   struct Options {
-    uint64_t max_bytes = ~uint64_t{0};         ///< Of blocks in RAM; the ledger's limit holds too.
+    uint64_t max_bytes = ~uint64_t{0};         ///< Of blocks in RAM, shared ones too; the ledger's limit holds as well.
     uint64_t max_pinned_bytes = ~uint64_t{0};  ///< What goes beyond is kept without a pin.
     std::function<int64_t()> now;              ///< Seconds; the system's clock when empty.
     std::vector<PageTier*> tiers;              ///< Behind RAM, nearest first; they outlive the cache.
@@ -93,6 +97,7 @@ class PrefixCache : public Reclaimer {
   void unpin(std::string_view tenant);
 
   PrefixCacheStats stats() const;
+  /// Of its blocks; what sequences share with it is part of that.
   uint64_t bytes() const;
 
   std::string name() const override { return "prefix cache"; }
@@ -116,7 +121,10 @@ class PrefixCache : public Reclaimer {
   bool make_room(uint64_t bytes);
   bool usable(const Node& node, int64_t now) const;
   void use(Node& node);
-  void set_block(Node& node, std::shared_ptr<const GrowingBuffer> block);
+  void set_block(Node& node, std::shared_ptr<const CachedBlock> block);
+  void replace_block(Node& node, CachedBlock block);
+  std::shared_ptr<const GrowingBuffer> whole_block(const PageBlock::Key& key, std::span<LayerState* const> layers,
+                                                   std::vector<int64_t> have);
   void drop_block(Node& node);
   void update_queue(Node& node);
   void drop_subtree(Node& node);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/philox.h"
+#include "budget/page_pool.h"
 #include "context/dense_kv.h"
 #include "context/kv_example.h"
 
@@ -61,7 +62,7 @@ TEST_F(PrefixCacheTest, WhatIsLoadedContinuesAsTheOriginal) {
       cache.keep("", first(static_cast<size_t>(original.full.n_tokens())), original.layers(), {}, 1000);
     }
     EXPECT_EQ(cache.stats().stored_blocks, 4u);
-    EXPECT_EQ(ledger_.used(Tier::kRam, Tag::kCache), cache.bytes());
+    EXPECT_LT(ledger_.used(Tier::kRam, Tag::kCache), cache.bytes()) << "the full layer's pages are the sequence's too";
     const PrefixMatch match = cache.match("", first(1200), 1199);
     EXPECT_EQ(match.n_tokens, 1024u);
     EXPECT_EQ(match.stop, MatchStop::kPromptEnds);
@@ -74,12 +75,57 @@ TEST_F(PrefixCacheTest, WhatIsLoadedContinuesAsTheOriginal) {
   EXPECT_EQ(ledger_.used(Tier::kRam), 0u);
 }
 
+// Eight requests with a common beginning of 4096 tokens have it in memory once, in the cache and in all of them, and each only
+// its own end; when the first one ends, nothing of that changes; when all have, the cache has it alone.
+TEST_F(PrefixCacheTest, SequencesShareTheMemoryOfACommonBeginning) {
+  constexpr size_t kCommon = 4096, kRequests = 8;
+  const KvExample example(kFull, 4, 5000);
+  std::vector<int32_t> tokens(5000);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i % 1000);
+  const uint64_t block = DenseKv::spec(kFull, DType::kF16, 8192, 512).bytes(1);
+  PrefixCache cache(ledger_, "model/f16", options());
+  std::vector<std::unique_ptr<DenseKv>> requests;
+  const auto make = [&]() -> DenseKv& {
+    requests.push_back(std::make_unique<DenseKv>(kFull, DType::kF16, 8192, 512, ledger_));
+    return *requests.back();
+  };
+  DenseKv& first = make();
+  for (size_t done = 0; done < kCommon; done += 512) example.feed(first, done, 512);
+  LayerState* const layer = &first;
+  cache.keep("", std::span(tokens).first(kCommon), {&layer, 1}, {}, 1000);
+  const uint64_t heads = ledger_.used(Tier::kRam, Tag::kCache);  // tokens and sizes of the cached blocks
+  EXPECT_LE(heads, kCommon / 256 * 4096);
+  EXPECT_EQ(ledger_.used(Tier::kRam), kCommon / 256 * block + heads);
+  const auto want = example.feed(first, kCommon, 300);
+  for (size_t i = 1; i < kRequests; ++i) {
+    const PrefixMatch match = cache.match("", tokens, kCommon + 10);
+    ASSERT_EQ(match.n_tokens, kCommon);
+    EXPECT_EQ(match.shared_bytes(), kCommon / 256 * block);
+    DenseKv& request = make();
+    LayerState* const loaded = &request;
+    match.load({&loaded, 1});
+    ASSERT_EQ(example.feed(request, kCommon, 300), want);
+    EXPECT_EQ(request.bytes(), DenseKv::spec(kFull, DType::kF16, 8192, 512).bytes(kCommon + 300));
+  }
+  EXPECT_EQ(ledger_.used(Tier::kRam), (kCommon / 256 + kRequests * 2) * block + heads);
+  EXPECT_EQ(ledger_.page_pool().file_bytes(), (kCommon / 256 + kRequests * 2) * block);
+  EXPECT_EQ(cache.reclaimable(Tier::kRam), 0u) << "others use all of it";
+  EXPECT_EQ(cache.reclaim(Tier::kRam, 1), 0u);
+  requests.erase(requests.begin());
+  EXPECT_EQ(ledger_.used(Tier::kRam, Tag::kKv), (kCommon / 256 + (kRequests - 1) * 2) * block);
+  requests.clear();
+  EXPECT_EQ(ledger_.used(Tier::kRam, Tag::kKv), 0u);
+  EXPECT_EQ(ledger_.used(Tier::kRam, Tag::kCache), cache.bytes());
+  EXPECT_EQ(cache.reclaimable(Tier::kRam), cache.bytes());
+  EXPECT_GE(cache.reclaim(Tier::kRam, block), block);
+}
+
 TEST_F(PrefixCacheTest, SaysWhyItStopped) {
   PrefixCache cache(ledger_, "model/f16", options());
-  TestSequence original(ledger_);
+  auto original = std::make_unique<TestSequence>(ledger_);
   EXPECT_EQ(cache.match("", first(600), 599).stop, MatchStop::kNothingCached);
-  original.feed(full_, windowed_, 512);
-  cache.keep("", first(512), original.layers(), {}, 1000);
+  original->feed(full_, windowed_, 512);
+  cache.keep("", first(512), original->layers(), {}, 1000);
   EXPECT_EQ(cache.match("", first(1000), 999).stop, MatchStop::kCacheEnds);
   EXPECT_EQ(cache.match("", first(512), 511).n_tokens, 256u) << "the last token is always computed";
   EXPECT_EQ(cache.match("b", first(600), 599).stop, MatchStop::kNothingCached) << "another tenant";
@@ -91,6 +137,8 @@ TEST_F(PrefixCacheTest, SaysWhyItStopped) {
   EXPECT_EQ(differs.n_equal, 300u);
   EXPECT_EQ(differs.n_tokens, 256u);
 
+  EXPECT_EQ(cache.reclaim(Tier::kRam, 1), 0u) << "a sequence uses the pages: nothing would come free";
+  original.reset();
   cache.reclaim(Tier::kRam, 1);
   const PrefixMatch evicted = cache.match("", first(1000), 999);
   EXPECT_EQ(evicted.stop, MatchStop::kEvicted);
@@ -148,15 +196,17 @@ TEST_F(PrefixCacheTest, StaysInItsBudgetUnderAnyTraffic) {
     const size_t fork = random.next_u32() % 4;
     std::vector<int32_t> text(tokens_.begin(), tokens_.begin() + static_cast<long>(n));
     if (fork > 0) text[n - 1] = -static_cast<int32_t>(fork);
-    const PrefixMatch match = cache.match("", text, n - 1);
-    reused += match.n_tokens;
-    TestSequence sequence(ledger_);
-    match.load(sequence.layers());
-    ASSERT_EQ(sequence.full.n_tokens(), static_cast<int64_t>(match.n_tokens));
-    ASSERT_EQ(sequence.feed(full_, windowed_, 256), want[match.n_tokens / 256]);
-    cache.keep("", std::span(text).first(static_cast<size_t>(sequence.full.n_tokens())), sequence.layers(), {}, 1000);
-    EXPECT_LE(cache.bytes(), few.max_bytes);
-    EXPECT_EQ(ledger_.used(Tier::kRam, Tag::kCache), cache.bytes()) << "matches are loaded, nothing else holds blocks";
+    {
+      const PrefixMatch match = cache.match("", text, n - 1);
+      reused += match.n_tokens;
+      TestSequence sequence(ledger_);
+      match.load(sequence.layers());
+      ASSERT_EQ(sequence.full.n_tokens(), static_cast<int64_t>(match.n_tokens));
+      ASSERT_EQ(sequence.feed(full_, windowed_, 256), want[match.n_tokens / 256]);
+      cache.keep("", std::span(text).first(static_cast<size_t>(sequence.full.n_tokens())), sequence.layers(), {}, 1000);
+      EXPECT_LE(cache.bytes(), few.max_bytes);
+    }
+    EXPECT_EQ(ledger_.used(Tier::kRam, Tag::kCache), cache.bytes()) << "nothing else holds blocks";
   }
   EXPECT_GT(reused, 0u);
   EXPECT_GT(cache.stats().evicted_blocks, 0u);

@@ -49,6 +49,9 @@ struct Scheduler::Active {
   uint64_t max_total;          ///< Tokens of prompt and answer at most.
   Reservation headroom;        ///< Budget of the tokens to come.
   size_t n_read = 0;           ///< Prompt tokens in the state.
+  PrefixMatch match;           ///< Held while the request waits, so that its beginning does not go meanwhile.
+  bool looked_up = false;      ///< The match was looked for.
+  bool without_cache = false;  ///< What was found could not be used.
   TokenId next = -1;           ///< Sampled, not yet in the state.
   Clock::time_point started, first_token;
   bool cancelled = false;
@@ -68,7 +71,8 @@ struct Scheduler::Active {
   SequenceState& state() { return *conversation->state; }
 };
 
-Scheduler::Scheduler(Engine& engine, PrefixCache* cache) : engine_(engine), cache_(cache) {}
+Scheduler::Scheduler(Engine& engine, PrefixCache* cache)
+    : engine_(engine), cache_(cache), deferral_(engine.ledger().page_pool()) {}
 Scheduler::~Scheduler() = default;
 
 Scheduler::RequestId Scheduler::submit(GenerationRequest request) {
@@ -130,35 +134,65 @@ bool Scheduler::try_start(Active& active, bool alone) {
     shared = 0;
   }
   conversation.tokens.resize(shared);
-  const uint64_t worst = engine_.model().state_bytes(engine_.state_options(), active.max_total);
-  const uint64_t held = conversation.state->bytes();
-  const uint64_t more = worst > held ? worst - held : 0;
-  auto headroom = engine_.ledger().try_reserve(Tag::kKv, more, "context of a request");
-  if (!headroom) {
-    if (alone) active.headroom = engine_.ledger().reserve(Tag::kKv, more, "context of a request");  // throws the numbers
-    return false;
+  const bool use_cache = cache_ != nullptr && active.request.cache.use && !active.without_cache;
+  bool fresh = false;
+  if (use_cache && !active.looked_up && conversation.state->shares_pages()) {
+    active.match = look_up(active);
+    active.looked_up = fresh = true;
   }
+  // What is shared with the cache needs no room of its own.
+  const uint64_t from_cache = active.match.n_tokens > shared ? active.match.shared_bytes() : 0;
+  const uint64_t worst = engine_.model().state_bytes(engine_.state_options(), active.max_total);
+  const auto reserve = [&](uint64_t held) {
+    const uint64_t more = worst > held ? worst - held : 0;
+    auto headroom = engine_.ledger().try_reserve(Tag::kKv, more, "context of a request");
+    if (headroom) active.headroom = std::move(*headroom);
+    return bool(headroom);
+  };
+  bool reserved = reserve(from_cache > 0 ? from_cache : conversation.state->bytes());
+  if (!reserved && !active.match.blocks.empty() && (from_cache == 0 || alone)) {
+    active.match = {};  // what it holds may be what is missing
+    fresh = false;
+    reserved = reserve(conversation.state->bytes());
+  }
+  if (!reserved) {
+    if (alone) {  // throws the numbers
+      const uint64_t held = conversation.state->bytes();
+      active.headroom = engine_.ledger().reserve(Tag::kKv, worst > held ? worst - held : 0, "context of a request");
+    } else {
+      return false;
+    }
+  }
+  active.started = Clock::now();
+  active.n_read = shared;
+  if (use_cache && !reuse_cached(active, shared, fresh ? active.match : look_up(active))) {
+    active.headroom.release();
+    active.match = {};
+    active.without_cache = true;
+    return alone && try_start(active, alone);
+  }
+  active.match = {};
   if (active.request.sampler_state.is_null()) {
     for (TokenId token : prompt) active.sampler.accept(token);  // penalties see the prompt
   } else {
     active.sampler.load_state(active.request.sampler_state);
   }
-  active.headroom = std::move(*headroom);
-  active.started = Clock::now();
-  active.n_read = shared;
-  if (cache_ != nullptr && active.request.cache.use) reuse_cached(active, shared);
   active.result.n_reused = static_cast<uint32_t>(active.n_read);
   active.fetched_before = active.state().fetches();
   return true;
 }
 
-/// Takes the beginning of the prompt from the cache when that has more of it than the sequence holds already.
-void Scheduler::reuse_cached(Active& active, size_t shared) {
+PrefixMatch Scheduler::look_up(const Active& active) const {
+  return cache_->match(active.request.cache.tenant, active.request.prompt, active.request.prompt.size() - 1);
+}
+
+/// Takes the beginning of the prompt from the cache when that has more of it than the sequence holds already. False when
+/// that failed and there is no room any more to compute it instead.
+bool Scheduler::reuse_cached(Active& active, size_t shared, const PrefixMatch& match) {
   const std::vector<TokenId>& prompt = active.request.prompt;
-  const PrefixMatch match = cache_->match(active.request.cache.tenant, prompt, prompt.size() - 1);
   active.result.match_stop = match.stop;
   active.result.n_equal = static_cast<uint32_t>(match.n_equal);
-  if (match.n_tokens <= shared) return;
+  if (match.n_tokens <= shared) return true;
   Conversation& conversation = *active.conversation;
   const auto budget = [&](uint64_t tokens) { return engine_.model().state_bytes(engine_.state_options(), tokens); };
   const uint64_t worst = budget(active.max_total), held = budget(match.n_tokens);
@@ -171,13 +205,19 @@ void Scheduler::reuse_cached(Active& active, size_t shared) {
     conversation.tokens.assign(prompt.begin(), prompt.begin() + static_cast<long>(match.n_tokens));
     active.n_read = match.n_tokens;
     active.result.n_cached = static_cast<uint32_t>(match.n_tokens);
+    return true;
   } catch (const Error&) {  // another thread took the room meanwhile, or a block does not fit: computed instead
     conversation = Conversation();
     conversation.state = engine_.make_state();
-    active.headroom.resize(worst);
     active.n_read = 0;
     active.result.match_stop = MatchStop::kUnreadable;
   }
+  try {
+    active.headroom.resize(worst);
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
 }
 
 /// Leaves pages that became full in the cache.

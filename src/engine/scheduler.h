@@ -7,6 +7,8 @@
 #include <mutex>
 #include <vector>
 
+#include "budget/page_pool.h"
+#include "context/prefix_cache.h"
 #include "engine/engine.h"
 #include "engine/generation.h"
 
@@ -16,8 +18,9 @@ namespace mneme {
 /// arXiv 2308.16369). Each pass holds one token of every answering sequence and fills the rest of the batch with pieces of
 /// waiting prompts, so a long prompt never stalls the answers.
 ///
-/// A request is admitted when the keys and values of its worst case (prompt + max_tokens) fit the budget, and then cannot
-/// run out of memory. The answer of a request does not depend on its neighbours.
+/// A request is admitted when the keys and values of its worst case (prompt + max_tokens) fit the budget, less what it
+/// shares with the cache, and then cannot run out of memory. Pages of requests that ended stay mapped for the next ones
+/// as long as the budget has room (PagePool::Deferral). The answer of a request does not depend on its neighbours.
 ///
 /// submit() and cancel() may be called from any thread; step() and run() from one thread at a time.
 class Scheduler {
@@ -48,7 +51,8 @@ class Scheduler {
   void take_submissions();
   void admit();
   bool try_start(Active& active, bool alone);
-  void reuse_cached(Active& active, size_t shared);
+  PrefixMatch look_up(const Active& active) const;
+  bool reuse_cached(Active& active, size_t shared, const PrefixMatch& match);
   void keep_cached(Active& active, int64_t n_before);
   void pass();
   void deliver(Active& active, std::span<const float> logits);
@@ -57,6 +61,7 @@ class Scheduler {
 
   Engine& engine_;
   PrefixCache* cache_;
+  PagePool::Deferral deferral_;
   double ns_per_token_ = 0;                      ///< Of recent passes.
   mutable std::mutex mutex_;                     ///< Guards incoming_, cancelled_ and next_id_.
   std::vector<std::unique_ptr<Active>> incoming_;

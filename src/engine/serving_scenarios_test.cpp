@@ -5,11 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/test_data.h"
 #include "base/test_error.h"
 #include "base/test_sanitizer.h"
+#include "budget/page_pool.h"
 #include "budget/resident.h"
 #include "engine/scheduler.h"
 #include "weights/model_fingerprint.h"
@@ -115,7 +117,7 @@ TEST_F(ServingScenarios, RequestsThatDoNotFitTogetherTakeTurns) {
     EXPECT_EQ(results[i].reason, FinishReason::kLength) << i << ": " << results[i].error;
     EXPECT_EQ(results[i].tokens.size(), i == 4 ? 900u : 100u);
   }
-  ledger_.set_limit(Tier::kRam, ledger_.used(Tier::kRam) - cache->bytes() + one / 2);
+  ledger_.set_limit(Tier::kRam, ledger_.used(Tier::kRam) - ledger_.used(Tier::kRam, Tag::kCache) + one / 2);
   EXPECT_THAT(error_of([&] { run(request(prompt(700), 100)); }), HasSubstr("context of a request needs"));
 }
 
@@ -180,6 +182,61 @@ TEST_F(ServingScenarios, RunningSequencesAreForked) {
   alone.sampling.temperature = 1;
   alone.sampling.seed = 2;
   EXPECT_EQ(run(std::move(alone)).text, results[2].text);
+}
+
+// Requests that begin alike are admitted together where there is room for their common beginning once and for each one's own
+// end; two alone would not fit. Their answers are those of requests that share nothing.
+TEST_F(ServingScenarios, CommonBeginningsTakeTheirMemoryOnce) {
+  load(1024, 8);
+  const auto bytes = [&](uint64_t tokens) { return engine_->model().state_bytes(engine_->state_options(), tokens); };
+  const auto cache = make_cache();
+  const auto beginning = prompt(600);
+  run(request(beginning, 1), cache.get());
+  const uint64_t cached = ledger_.used(Tier::kRam, Tag::kCache);
+  ASSERT_GE(cached, bytes(512));
+  ledger_.set_limit(Tier::kRam, ledger_.used(Tier::kRam) + 8 * (bytes(700) - bytes(512)));
+  ASSERT_LT(8 * (bytes(700) - bytes(512)) + cached, 4 * bytes(700)) << "without sharing, fewer than four fit";
+  std::vector<GenerationResult> results(8);
+  std::vector<std::vector<TokenId>> prompts(8, beginning);
+  std::vector<bool> begun(8);
+  size_t begun_at_first_end = 0;
+  {
+    Scheduler scheduler(*engine_, cache.get());
+    for (size_t i = 0; i < 8; ++i) {
+      prompts[i].resize(640, static_cast<TokenId>(400 + i));
+      GenerationRequest r = request(prompts[i], 60);
+      r.on_event = [&, i](const GenerationEvent& event) {
+        if (event.token != nullptr) begun[i] = true;
+        if (event.finished == nullptr) return;
+        results[i] = *event.finished;
+        if (begun_at_first_end == 0) begun_at_first_end = static_cast<size_t>(std::count(begun.begin(), begun.end(), true));
+      };
+      scheduler.submit(std::move(r));
+    }
+    scheduler.run();
+  }
+  EXPECT_EQ(begun_at_first_end, 8u);
+  ledger_.set_limit(Tier::kRam, Ledger::kUnlimited);
+  for (size_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(results[i].n_cached, 512u) << results[i].error;
+    const GenerationResult alone = run(request(prompts[i], 60));
+    EXPECT_EQ(results[i].text, alone.text);
+    EXPECT_EQ(logprobs(results[i]), logprobs(alone));
+  }
+}
+
+// Equal requests one after another find the pages of the one before: nothing is mapped after the first.
+TEST_F(ServingScenarios, EqualRequestsMapTheirPagesOnce) {
+  load(1024);
+  Scheduler scheduler(*engine_);
+  uint64_t after_first = 0;
+  for (int i = 0; i < 3; ++i) {
+    scheduler.submit(request(prompt(500, i), 20));
+    scheduler.run();
+    if (i == 0) after_first = ledger_.page_pool().stats().map_calls;
+  }
+  EXPECT_GT(after_first, 0u);
+  EXPECT_EQ(ledger_.page_pool().stats().map_calls, after_first);
 }
 
 // R9: generating ends at max_tokens, and at the end of the context, also when the conversation is continued.

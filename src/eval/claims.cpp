@@ -12,6 +12,7 @@
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
 #include "eval/precision_claims.h"
+#include "eval/vattention_claims.h"
 #include "eval/weight_claims.h"
 
 namespace mneme {
@@ -19,6 +20,7 @@ namespace mneme {
 std::span<const Claim> all_claims() {
   static const std::vector<Claim> claims = [] {
     std::vector<Claim> all = foundation_claims();
+    for (Claim& claim : vattention_claims()) all.push_back(std::move(claim));
     for (Claim& claim : kv_claims()) all.push_back(std::move(claim));
     for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/philox.h"
-#include "context/dense_kv.h"
 #include "kernels/attention.h"
 
 namespace mneme {
@@ -46,29 +45,12 @@ ClaimMeasurement tiled_attention_error() {
   return {worst, "4 queries, 4096 keys, 64 dimensions, f32, values of size 1"};
 }
 
-/// Part of the committed memory of keys and values that holds tokens, over contexts of many lengths.
-ClaimMeasurement context_utilisation() {
-  const KvShape shape{8, 64, 64, 0};
-  PhiloxStream random(6);
-  uint64_t used = 0, committed = 0;
-  for (int i = 0; i < 64; ++i) {
-    const uint64_t tokens = 256 + random.next_below(16 * 1024);
-    used += tokens * 2 * shape.n_kv_heads * shape.key_dim * 2;
-    committed += DenseKv::spec(shape, DType::kF16, 32768, 512).bytes(tokens);
-  }
-  return {static_cast<double>(used) / static_cast<double>(committed),
-          "64 contexts of 256 to 16640 tokens, 8 heads of 64, f16; the reserved maximum of 32768 would leave 0.26"};
-}
-
 }  // namespace
 
 std::vector<Claim> foundation_claims() {
   return {
       {"flashattention", "arXiv 2205.14135", "Attention in tiles with a running softmax is exact", "largest difference",
        "exact, up to rounding", 1e-5, true, tiled_attention_error},
-      {"vattention", "arXiv 2405.04437", "A contiguous context that grows by pages wastes almost no memory",
-       "of the memory holds tokens", "96 % or more in use (PagedAttention, arXiv 2309.06180, the baseline it keeps up with)", 0.96,
-       false, context_utilisation},
   };
 }
 

@@ -6,7 +6,7 @@
 
 namespace mneme {
 
-/// Claims of the methods that every run uses: tiled attention, batching, contiguous growing contexts.
+/// Claims of the methods that every run uses: tiled attention.
 std::vector<Claim> foundation_claims();
 
 }  // namespace mneme

@@ -39,6 +39,8 @@ class SequenceState {
   std::string trouble() const;
   /// Of all layers.
   FetchCounts fetches() const;
+  /// Whether some layer can share its pages with other sequences.
+  bool shares_pages() const;
 
  private:
   std::vector<std::unique_ptr<LayerState>> layers_;

@@ -1,5 +1,7 @@
 #include "model/mixer.h"
 
+#include <algorithm>
+
 namespace mneme {
 
 uint64_t SequenceState::bytes() const {
@@ -30,6 +32,10 @@ FetchCounts SequenceState::fetches() const {
     if (layer) sum += layer->fetches();
   }
   return sum;
+}
+
+bool SequenceState::shares_pages() const {
+  return std::any_of(layers_.begin(), layers_.end(), [](const auto& layer) { return layer && layer->shares_pages(); });
 }
 
 std::unique_ptr<SequenceState> SequenceState::deep_copy() const {

@@ -89,12 +89,13 @@ void add_model_bench(CLI::App& parent, GlobalOptions& global, bool decode) {
 }  // namespace
 
 void add_bench(CLI::App& app, GlobalOptions& global) {
-  CLI::App* command = app.add_subcommand("bench", "Measure speed: decode, prefill, membw, ann");
+  CLI::App* command = app.add_subcommand("bench", "Measure speed: decode, prefill, attention, membw, ann");
   command->require_subcommand(1);
   command->footer("Example: mneme bench decode model.gguf -n 64 --json");
   add_model_bench(*command, global, true);
   add_model_bench(*command, global, false);
 
+  add_bench_attention(*command, global);
   add_bench_ann(*command, global);
 
   auto options = std::make_shared<Options>();
