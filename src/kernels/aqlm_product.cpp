@@ -63,8 +63,8 @@ void multiply_by_tables(const MatmulTask& task, MatmulInput& x) {
                size = table_size(layout.scheme.bits), n_entries = size_t{1} << layout.scheme.bits;
   const size_t n_tables = layout.groups() * n_books, n_stripes = layout.stripes();
   const Scratch at(n_tables, size, n_books * g * size);
-  x.grow(x.tables_, at.bytes);
-  std::byte* const memory = x.tables_.data();
+  x.grow(x.alone_, at.bytes);
+  std::byte* const memory = x.alone_.data();
   auto* const tables = reinterpret_cast<int8_t*>(memory);
   auto* const scales = reinterpret_cast<float*>(memory + at.scales);
   auto* const values = reinterpret_cast<float*>(memory + at.books);

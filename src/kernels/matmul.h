@@ -102,7 +102,7 @@ class MatmulInput {
   std::function<void(std::span<const MatmulTask>, const MatmulInput&)> observer_;
   const float* x_ = nullptr;
   size_t n_tokens_ = 0, columns_ = 0;
-  Buffer int8_, bf16_, f32_, planes_, sums_, signs_, tables_;
+  Buffer int8_, bf16_, f32_, planes_, sums_, alone_;  ///< The last: of multiply_by_signs() and multiply_by_tables().
   bool has_int8_ = false, has_bf16_ = false, has_f32_ = false;
   size_t start_group_ = 0;  ///< Columns a group and zero level of the starts in int8_; group 0: none yet.
   int start_zero_ = 0;

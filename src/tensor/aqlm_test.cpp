@@ -3,59 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstring>
+#include <limits>
 
-#include "base/half.h"
 #include "base/philox.h"
 #include "base/test_error.h"
+#include "tensor/aqlm_test_matrix.h"
 
 namespace mneme::aqlm {
 namespace {
 
 using ::testing::HasSubstr;
-
-/// A matrix of random codes, codebooks and scales.
-struct TestMatrix {
-  TestMatrix(uint64_t rows, uint64_t columns, const Scheme& scheme, Entries entries, uint64_t seed)
-      : layout{rows, columns, scheme, entries}, bytes(layout.bytes()) {
-    PhiloxStream random(seed);
-    std::vector<float> values(scheme.codebooks * layout.book_values());
-    for (float& v : values) v = random.next_normal();
-    books = rounded(layout, values);
-    scales.resize(rows);
-    for (float& s : scales) s = f16_to_f32(f32_to_f16(0.1f * random.next_normal()));
-    write_head(layout, books, scales, bytes.data());
-    for (uint64_t stripe = 0; stripe < layout.stripes(); ++stripe) {
-      for (uint64_t j = 0; j < layout.groups(); ++j) {
-        for (uint32_t m = 0; m < scheme.codebooks; ++m) {
-          uint16_t run[kStripe];
-          for (uint16_t& code : run) {
-            code = static_cast<uint16_t>(random.next_below(uint64_t{1} << scheme.bits));
-            codes.push_back(code);  // [stripe][group][codebook][row]
-          }
-          pack_run(scheme.bits, run, bytes.data() + layout.run(stripe, j, m));
-        }
-      }
-    }
-  }
-  TensorView view() const { return {DType::kAqlm, Shape{layout.rows, layout.columns}, bytes.data(), bytes.size()}; }
-  float at(uint64_t r, uint64_t c) const {
-    const uint64_t g = layout.scheme.group, n_books = layout.scheme.codebooks;
-    float sum = 0;
-    for (uint64_t m = 0; m < n_books; ++m) {
-      const uint64_t code = codes[((r / kStripe * layout.groups() + c / g) * n_books + m) * kStripe + r % kStripe];
-      sum += books.values[(m << layout.scheme.bits | code) * g + c % g];
-    }
-    return scales[r] * sum;
-  }
-
-  Layout layout;
-  Codebooks books;
-  std::vector<float> scales;
-  std::vector<uint16_t> codes;
-  std::vector<std::byte> bytes;
-};
 
 TEST(Aqlm, EveryCodeLengthComesBack) {
   for (uint32_t bits = 1; bits <= kMostBits; ++bits) {
@@ -92,7 +50,8 @@ TEST(Aqlm, AnyRectangleIsThatOfTheWhole) {
 }
 
 TEST(Aqlm, BytesAreThoseOfTheFormula) {
-  // 4096 x 4096: codes, a sixteenth of 16 bits of scale a row, and codebooks; the head and what fills up lines is little.
+  // 4096 x 4096: codes, a sixteenth of 16 bits of scale a row, and codebooks; the head and what fills up lines is
+  // little.
   const auto bits = [](const Scheme& scheme) { return layout_for(4096, 4096, scheme).bits_per_weight(); };
   EXPECT_NEAR(bits({2, 8, 8}), 2.0 + 16.0 / 4096 + 2 * 256 * 8 * 16 / (4096.0 * 4096), 1e-4);
   EXPECT_NEAR(bits({2, 12, 8}), 3.0 + 16.0 / 4096 + 2 * 4096 * 8 * 16 / (4096.0 * 4096), 1e-4);
@@ -145,21 +104,21 @@ TEST(Aqlm, DamageIsRefusedOrHarmless) {
 
 TEST(Aqlm, HeadsAreChecked) {
   const TestMatrix good(33, 40, {2, 5, 4}, Entries::kBf16, 6);
-  const auto message = [&](size_t at, uint8_t value) {
+  const auto message = [&](size_t at, auto value) {
     std::vector<std::byte> bytes = good.bytes;
-    bytes[at] = static_cast<std::byte>(value);
+    std::memcpy(bytes.data() + at, &value, sizeof value);
     TensorView view = good.view();
     view.data = bytes.data();
     return error_of([&] { weight_format(DType::kAqlm).validate(view, "w"); });
   };
-  EXPECT_THAT(message(kSchemeAt, 9), HasSubstr("9 codebooks"));
-  EXPECT_THAT(message(kSchemeAt, 3), HasSubstr("in place of"));
-  EXPECT_THAT(message(kSchemeAt + 1, 17), HasSubstr("17 bits"));
-  EXPECT_THAT(message(kSchemeAt + 2, 3), HasSubstr("groups of 3"));
-  EXPECT_THAT(message(kSchemeAt + 3, 2), HasSubstr("kind 2"));
-  EXPECT_THAT(message(kFactorsAt + 3, 0x7f), HasSubstr("factor"));  // 0x7f800000: infinity
-  EXPECT_THAT(message(kBooksAt + 1, 0x7f), HasSubstr("codebook"));
-  EXPECT_THAT(message(good.layout.scales() + 1, 0x7c), HasSubstr("scale"));
+  EXPECT_THAT(message(kSchemeAt, uint8_t{9}), HasSubstr("9 codebooks"));
+  EXPECT_THAT(message(kSchemeAt, uint8_t{3}), HasSubstr("in place of"));
+  EXPECT_THAT(message(kSchemeAt + 1, uint8_t{17}), HasSubstr("17 bits"));
+  EXPECT_THAT(message(kSchemeAt + 2, uint8_t{3}), HasSubstr("groups of 3"));
+  EXPECT_THAT(message(kSchemeAt + 3, uint8_t{2}), HasSubstr("kind 2"));
+  EXPECT_THAT(message(kFactorsAt, std::numeric_limits<float>::infinity()), HasSubstr("factor"));
+  EXPECT_THAT(message(kBooksAt, uint16_t{0x7f80}), HasSubstr("codebook"));
+  EXPECT_THAT(message(good.layout.scales(), uint16_t{0x7c00}), HasSubstr("scale"));
 }
 
 }  // namespace

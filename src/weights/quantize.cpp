@@ -281,10 +281,13 @@ const QuantRecipe* find_aqlm_recipe(std::string_view name) {
   static std::mutex mutex;
   static std::map<std::string, Named> made;
   const std::lock_guard lock(mutex);
-  Named& named = made[upper];
-  named.name = fmt::format("AQLM{}x{}g{}", scheme.codebooks, scheme.bits, scheme.group);
-  named.recipe = {named.name, DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
-                  "sums of vectors", scheme};
+  const auto [place, is_new] = made.try_emplace(upper);
+  Named& named = place->second;
+  if (is_new) {
+    named.name = fmt::format("AQLM{}x{}g{}", scheme.codebooks, scheme.bits, scheme.group);
+    named.recipe = {named.name, DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
+                    "sums of vectors", scheme};
+  }
   return &named.recipe;
 }
 
