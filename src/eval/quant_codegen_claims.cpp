@@ -102,8 +102,8 @@ ClaimMeasurement against_plain_vectors() {
   nearest_codes(points, kSide, 4, ones, centres, codes.data(), 1);
   for (size_t i = 0; i < plain.size(); ++i) plain[i] = scales[i / kSide] * centres[size_t{codes[i / 4]} * 4 + i % 4];
   const double a = relative_loss(decoded(layout, quantized(layout).stream)), b = relative_loss(plain);
-  return {a / b, fmt::format("output error {:.5f} against {:.5f}; AQLM1x8g4, {:.3f} bits, 512 x 512, correlated inputs", a,
-                             b, layout.bits_per_weight())};
+  return {a / b, fmt::format("output error {:.5f} against {:.5f}; AQLM1x8g4, {:.3f} bits, 512 x 512, correlated inputs",
+                             a, b, layout.bits_per_weight())};
 }
 
 /// Integers of `bits` with a scale and a minimum in half precision for 64 columns, rounded to nearest.
@@ -123,7 +123,8 @@ std::vector<float> rounded_to_nearest(int bits) {
 
 ClaimMeasurement against_rounding(int bits, const aqlm::Scheme& scheme) {
   const aqlm::Layout layout = aqlm::layout_for(kSide, kSide, scheme);
-  const double a = relative_loss(decoded(layout, quantized(layout).stream)), b = relative_loss(rounded_to_nearest(bits));
+  const double a = relative_loss(decoded(layout, quantized(layout).stream)),
+               b = relative_loss(rounded_to_nearest(bits));
   return {a / b, fmt::format("output error {:.5f} at {:.3f} bits (AQLM{}x{}g{}) against {:.5f} at {:.3f}; 512 x 512, "
                              "correlated inputs",
                              a, layout.bits_per_weight(), scheme.codebooks, scheme.bits, scheme.group, b, bits + 0.5)};
@@ -208,9 +209,10 @@ ClaimMeasurement speed(const aqlm::Scheme& scheme) {
   const kernels::Matrix plain{DType::kBF16, kernels::Layout::kPlain, kRows, kColumns,
                               reinterpret_cast<const std::byte*>(words.data())};
   const double of_bf16 = rate(kernels::pack_matrix(plain, packed.data()), ledger);
-  return {of_codes / of_bf16, fmt::format("{:.1f} against {:.1f} billion weights/s; AQLM{}x{}g{}, 32768 x 2048, one token, "
-                                          "all threads",
-                                          of_codes / 1e9, of_bf16 / 1e9, scheme.codebooks, scheme.bits, scheme.group)};
+  return {of_codes / of_bf16,
+          fmt::format("{:.1f} against {:.1f} billion weights/s; AQLM{}x{}g{}, 32768 x 2048, one token, "
+                      "all threads",
+                      of_codes / 1e9, of_bf16 / 1e9, scheme.codebooks, scheme.bits, scheme.group)};
 }
 
 ClaimMeasurement statistics_errors() {
@@ -235,17 +237,28 @@ std::vector<Claim> quant_codegen_claims() {
        }},
       {"quant-codegen", source, "Products by tables of bytes are near those of the decoded matrix",
        "root mean square difference", "-", 0.02, true,
-       [] { return ClaimMeasurement{product_errors().second, "512 x 512, AQLM2x8g8, 8 tokens one by one"}; }},
-      {"quant-codegen", source, "No step raises the squared error of the outputs", "largest relative rise", "-", 1e-5, true,
-       rise_of_loss},
+       [] {
+         return ClaimMeasurement{product_errors().second, "512 x 512, AQLM2x8g8, 8 tokens one by one"};
+       }},
+      {"quant-codegen", source, "No step raises the squared error of the outputs", "largest relative rise", "-", 1e-5,
+       true, rise_of_loss},
       {"quant-codegen", source, "Better than k-means on vectors of weights, at the same bytes", "of their output error",
        "-", 0.8, true, against_plain_vectors},
-      {"quant-codegen", source, "Better than rounding to nearest with 2 bits, at no more bytes", "of its output error", "-",
-       0.5, true, [] { return against_rounding(2, {1, 8, 4}); }},
-      {"quant-codegen", source, "Better than rounding to nearest with 3 bits, at no more bytes", "of its output error", "-",
-       0.5, true, [] { return against_rounding(3, {2, 6, 4}); }},
+      {"quant-codegen", source, "Better than rounding to nearest with 2 bits, at no more bytes", "of its output error",
+       "-", 0.5, true,
+       [] {
+         return against_rounding(2, {1, 8, 4});
+       }},
+      {"quant-codegen", source, "Better than rounding to nearest with 3 bits, at no more bytes", "of its output error",
+       "-", 0.5, true,
+       [] {
+         return against_rounding(3, {2, 6, 4});
+       }},
       {"quant-codegen", source, "Two codebooks of 8 bits multiply faster than BF16", "times BF16",
-       "up to about 4 times f32", 2, false, [] { return speed({2, 8, 8}); }},
+       "up to about 4 times f32", 2, false,
+       [] {
+         return speed({2, 8, 8});
+       }},
       {"quant-codegen", source, "Statistics give the worked values", "largest difference", "-", 1e-9, true,
        statistics_errors},
   };

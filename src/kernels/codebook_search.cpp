@@ -74,6 +74,18 @@ size_t least_of(const float* book, size_t n, const float* constant, const float*
 }
 
 template <size_t kDims>
+void values_of(const float* book, size_t n, const float* constant, const float* slope, float* out) {
+  const F32 d;
+  Vec s[kDims];
+  MNEME_UNROLL for (size_t i = 0; i < kDims; ++i) s[i] = hn::Set(d, slope[i]);
+  for (size_t k = 0; k < n; k += kLanes) {
+    Vec value = hn::LoadU(d, constant + k);
+    MNEME_UNROLL for (size_t i = 0; i < kDims; ++i) value = hn::MulAdd(hn::LoadU(d, book + i * n + k), s[i], value);
+    hn::StoreU(value, d, out + k);
+  }
+}
+
+template <size_t kDims>
 void add_rows_of(const float* rows, size_t stride, const float* factors, size_t n, float* y) {
   const F32 d;
   Vec f[kDims];
@@ -95,12 +107,15 @@ void squares(const float* book, size_t dims, size_t n, const float* a, float* ou
 size_t least(const float* book, size_t dims, size_t n, const float* constant, const float* slope, float* value) {
   return for_dims(dims, [&]<size_t kDims>() { return least_of<kDims>(book, n, constant, slope, value); });
 }
+void values(const float* book, size_t dims, size_t n, const float* constant, const float* slope, float* out) {
+  for_dims(dims, [&]<size_t kDims>() { values_of<kDims>(book, n, constant, slope, out); });
+}
 void add_rows(const float* rows, size_t stride, size_t dims, const float* factors, size_t n, float* y) {
   for_dims(dims, [&]<size_t kDims>() { add_rows_of<kDims>(rows, stride, factors, n, y); });
 }
 
 constexpr CodebookOps make_table(const char* name) {
-  return {.target = name, .squares = squares, .least = least, .add_rows = add_rows};
+  return {.target = name, .squares = squares, .least = least, .values = values, .add_rows = add_rows};
 }
 
 }  // namespace
@@ -138,6 +153,13 @@ size_t scalar_least(const float* book, size_t dims, size_t n, const float* const
   return best;
 }
 
+void scalar_values(const float* book, size_t dims, size_t n, const float* constant, const float* slope, float* out) {
+  for (size_t k = 0; k < n; ++k) {
+    out[k] = constant[k];
+    for (size_t i = 0; i < dims; ++i) out[k] += book[i * n + k] * slope[i];
+  }
+}
+
 void scalar_add_rows(const float* rows, size_t stride, size_t dims, const float* factors, size_t n, float* y) {
   for (size_t i = 0; i < dims; ++i) {
     for (size_t c = 0; c < n; ++c) y[c] += factors[i] * rows[i * stride + c];
@@ -147,8 +169,11 @@ void scalar_add_rows(const float* rows, size_t stride, size_t dims, const float*
 }  // namespace
 
 const CodebookOps& codebook_ops() {
-  static constexpr CodebookOps kScalarTable = {
-      .target = "scalar", .squares = scalar_squares, .least = scalar_least, .add_rows = scalar_add_rows};
+  static constexpr CodebookOps kScalarTable = {.target = "scalar",
+                                               .squares = scalar_squares,
+                                               .least = scalar_least,
+                                               .values = scalar_values,
+                                               .add_rows = scalar_add_rows};
   [[maybe_unused]] const Target target = active_target();
 #if HWY_TARGETS & HWY_AVX2
   static constexpr CodebookOps kAvx2Table = N_AVX2::make_table("avx2");

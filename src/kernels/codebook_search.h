@@ -18,6 +18,8 @@ struct CodebookOps {
   /// Index of the entry with the least constant[k] + slope . c_k, the first of equal ones; *least is that value.
   /// Entries that must not be chosen have a constant of infinity. slope has `dims` floats.
   size_t (*least)(const float* book, size_t dims, size_t n, const float* constant, const float* slope, float* least);
+  /// out[k] = constant[k] + slope . c_k for each entry.
+  void (*values)(const float* book, size_t dims, size_t n, const float* constant, const float* slope, float* out);
   /// y[c] += sum over i < dims of factors[i] * rows[i * stride + c], c < n (any n)
   void (*add_rows)(const float* rows, size_t stride, size_t dims, const float* factors, size_t n, float* y);
 };

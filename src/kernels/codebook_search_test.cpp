@@ -61,6 +61,9 @@ TEST(CodebookSearch, TheLeastEntryIsFound) {
           ASSERT_LT(found, n);
           EXPECT_NEAR(values[found], best, 1e-5);
           EXPECT_NEAR(static_cast<double>(least), best, 1e-5);
+          std::vector<float> out(n);
+          codebook_ops().values(book.data(), dims, n, constant.data(), slope.data(), out.data());
+          EXPECT_TRUE(close_to(out, [&](size_t k) { return Expected{values[k], 1e-5}; }));
         }
       }
     }

@@ -1,6 +1,7 @@
 #include "weights/aqlm_quantizer.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <limits>
@@ -140,16 +141,16 @@ class Quantizer {
   }
 
   /// One search over all codes; `random` orders the groups.
-  void search(PhiloxStream& random) {
+  void search(PhiloxStream& random, size_t beam) {
     std::vector<uint32_t> order(groups_);
     std::iota(order.begin(), order.end(), 0u);
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.next_below(i)]);
     std::vector<TransposedBook> books;
     for (size_t m = 0; m < n_books_; ++m) books.emplace_back(book(m), group_);
     parallel_dynamic((rows_ + kBlockRows - 1) / kBlockRows, [&](size_t item) {
-      const size_t first = item * kBlockRows, last = std::min(rows_, first + kBlockRows);
-      std::vector<float> constant(books.front().padded);
-      for (uint32_t j : order) search_group(j, first, last, books, constant);
+      const size_t first = item * kBlockRows, last = std::min(rows_, first + kBlockRows), n = books.front().padded;
+      Scratch scratch{std::vector(n_books_, std::vector<float>(n)), std::vector<float>(n)};
+      for (uint32_t j : order) search_group(j, first, last, books, n_books_ == 1 ? 1 : beam, scratch);
     });
     evaluate();
   }
@@ -296,56 +297,106 @@ class Quantizer {
     return out;
   }
 
-  void search_group(size_t j, size_t first, size_t last, const std::vector<TransposedBook>& books,
-                    std::vector<float>& constant) {
+  /// What a row may choose for a group: a code of each codebook, their sum less that of the codes it has, and the
+  /// change of L over s^2.
+  struct Choice {
+    float change = 0;
+    float vector[kMostGroup] = {};
+    uint16_t codes[kMostCodebooks] = {};
+  };
+  /// Working memory of one thread: the squares c A c of the entries of each codebook, and what they change.
+  struct Scratch {
+    std::vector<std::vector<float>> squares;
+    std::vector<float> values;
+  };
+
+  /// The best choice of a row for a group, by a beam over its codebooks. `a` is G of the group, `pull` is q / s.
+  Choice best_choice(const uint16_t* now, const float* a, const float* pull, const std::vector<TransposedBook>& books,
+                     size_t beam, Scratch& scratch) const {
     const kernels::CodebookOps& ops = kernels::codebook_ops();
-    float square[kMostGroup * kMostGroup] = {};
-    for (size_t i = 0; i < group_; ++i) {
-      const float* row =
-          is_full() ? gram_memory_.as<float>().data() + (j * group_ + i) * columns_ + j * group_ : nullptr;
-      for (size_t k = 0; k < group_; ++k) {
-        square[i * group_ + k] = row != nullptr ? row[k] : i == k ? diagonal_[j * group_ + i] : 0.0f;
-      }
-    }
-    float change[kBlockRows][kMostGroup] = {}, image[kBlockRows][kMostGroup];
-    for (size_t r = first; r < last; ++r) std::copy_n(q_ + r * columns_ + j * group_, group_, image[r - first]);
+    struct Candidate {
+      float change;
+      size_t from, entry;
+    };
+    std::array<Choice, kMostBeam> choices, next;
+    std::copy_n(now, n_books_, choices[0].codes);
+    size_t n_choices = 1;
     for (size_t m = 0; m < n_books_; ++m) {
-      ops.squares(books[m].values.data(), group_, books[m].padded, square, constant.data());
-      std::fill(constant.begin() + static_cast<long>(books[m].n), constant.end(), kInfinity);
-      for (size_t r = first; r < last; ++r) {
-        const float scale = scales_[r];
-        if (scale == 0) continue;
-        uint16_t& code = codes_[(r * groups_ + j) * n_books_ + m];
-        const float* const old = book(m).data() + size_t{code} * group_;
-        float* const q = image[r - first];
-        // L as a function of the entry c is s^2 (c A c + slope . c) and what does not depend on it.
-        float slope[kMostGroup], now = constant[code], least = 0;
+      const std::span<const float> entries = book(m);
+      const float* const old = entries.data() + size_t{now[m]} * group_;
+      std::array<Candidate, kMostBeam> best;
+      size_t n_best = 0;
+      const auto offer = [&](const Candidate& candidate) {
+        if (n_best == beam && !(candidate.change < best[n_best - 1].change)) return;
+        size_t at = n_best < beam ? n_best++ : n_best - 1;
+        for (; at > 0 && candidate.change < best[at - 1].change; --at) best[at] = best[at - 1];
+        best[at] = candidate;
+      };
+      for (size_t h = 0; h < n_choices; ++h) {
+        // With u the vector less the old entry, an entry c makes the change 2 (u + c) . pull + (u + c) A (u + c).
+        float u[kMostGroup], slope[kMostGroup], base = 0;
+        for (size_t i = 0; i < group_; ++i) u[i] = choices[h].vector[i] - old[i];
         for (size_t i = 0; i < group_; ++i) {
-          float of_old = 0;
-          for (size_t k = 0; k < group_; ++k) of_old += square[i * group_ + k] * old[k];
-          slope[i] = 2 * (q[i] / scale - of_old);
-          now += slope[i] * old[i];
+          float image = 0;
+          for (size_t k = 0; k < group_; ++k) image += a[i * group_ + k] * u[k];
+          slope[i] = 2 * (pull[i] + image);
+          base += u[i] * (2 * pull[i] + image);
         }
-        const size_t best = ops.least(books[m].values.data(), group_, books[m].padded, constant.data(), slope, &least);
-        if (best == code || !(least < now)) continue;
-        const float* const entry = book(m).data() + best * group_;
-        float d[kMostGroup];
-        for (size_t i = 0; i < group_; ++i) {
-          d[i] = scale * (entry[i] - old[i]);
-          change[r - first][i] += d[i];
+        const float* const squares = scratch.squares[m].data();
+        if (beam == 1) {
+          Candidate only{0, h, 0};
+          only.entry = ops.least(books[m].values.data(), group_, books[m].padded, squares, slope, &only.change);
+          only.change += base;
+          offer(only);
+          continue;
         }
-        for (size_t i = 0; i < group_; ++i) {
-          for (size_t k = 0; k < group_; ++k) q[i] += square[i * group_ + k] * d[k];
+        float* const values = scratch.values.data();
+        ops.values(books[m].values.data(), group_, books[m].padded, squares, slope, values);
+        float limit = n_best < beam ? kInfinity : best[n_best - 1].change - base;
+        for (size_t k = 0; k < n_entries_; ++k) {
+          if (!(values[k] < limit)) continue;
+          offer({values[k] + base, h, k});
+          if (n_best == beam) limit = best[n_best - 1].change - base;
         }
-        code = static_cast<uint16_t>(best);
       }
+      for (size_t i = 0; i < n_best; ++i) {
+        next[i] = choices[best[i].from];
+        next[i].change = best[i].change;
+        next[i].codes[m] = static_cast<uint16_t>(best[i].entry);
+        const float* const entry = entries.data() + best[i].entry * group_;
+        for (size_t c = 0; c < group_; ++c) next[i].vector[c] += entry[c] - old[c];
+      }
+      std::swap(choices, next);
+      n_choices = n_best;
     }
-    if (!is_full()) return;  // then no group sees another
-    const float* const rows = gram_memory_.as<float>().data() + j * group_ * columns_;
+    return choices[0];
+  }
+
+  void search_group(size_t j, size_t first, size_t last, const std::vector<TransposedBook>& books, size_t beam,
+                    Scratch& scratch) {
+    const kernels::CodebookOps& ops = kernels::codebook_ops();
+    const float* const rows = is_full() ? gram_memory_.as<float>().data() + j * group_ * columns_ : nullptr;
+    float a[kMostGroup * kMostGroup] = {};
+    for (size_t i = 0; i < group_; ++i) {
+      a[i * group_ + i] = diagonal_[j * group_ + i];
+      if (rows != nullptr) std::copy_n(rows + i * columns_ + j * group_, group_, a + i * group_);
+    }
+    for (size_t m = 0; m < n_books_; ++m) {
+      ops.squares(books[m].values.data(), group_, books[m].padded, a, scratch.squares[m].data());
+      std::fill(scratch.squares[m].begin() + static_cast<long>(n_entries_), scratch.squares[m].end(), kInfinity);
+    }
     for (size_t r = first; r < last; ++r) {
-      const float* d = change[r - first];
-      if (std::all_of(d, d + group_, [](float v) { return v == 0; })) continue;
-      ops.add_rows(rows, columns_, group_, d, columns_, q_ + r * columns_);
+      if (scales_[r] == 0) continue;
+      float* const q = q_ + r * columns_;
+      uint16_t* const codes = codes_.data() + (r * groups_ + j) * n_books_;
+      float d[kMostGroup];
+      for (size_t i = 0; i < group_; ++i) d[i] = q[j * group_ + i] / scales_[r];
+      const Choice best = best_choice(codes, a, d, books, beam, scratch);
+      if (!(best.change < 0) || std::equal(codes, codes + n_books_, best.codes)) continue;
+      std::copy_n(best.codes, n_books_, codes);
+      for (size_t i = 0; i < group_; ++i) d[i] = scales_[r] * best.vector[i];
+      // Without other entries than the diagonal no group sees another.
+      if (rows != nullptr) ops.add_rows(rows, columns_, group_, d, columns_, q);
     }
   }
 
@@ -380,7 +431,7 @@ Quantized quantize(std::span<const float> w, const Layout& layout, std::span<con
     state.fit_books(options.conjugate_steps);
     state.fit_scales();
     out.losses.push_back(state.relative_loss());
-    state.search(random);
+    state.search(random, options.beam);
     out.losses.push_back(state.relative_loss());
     if (!(out.losses.back() < (1 - options.tolerance) * before)) break;
   }

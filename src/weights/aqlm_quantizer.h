@@ -17,27 +17,30 @@
 ///
 /// in three kinds of steps:
 ///
-///   start      s[r] = root mean square of row r; codebook m by k-means on what those before it left of the scaled
-///              groups, every weight's error weighed with its diagonal entry of G
-///   codebooks  with codes and scales fixed, L is quadratic in all codebooks together. Its minimum is found by
-///   conjugate
-///              gradients: a step is one product with G. Then each s[r] = (v G w) / (v G v)
-///   codes      groups in random order, in each of them codebook by codebook: of all 2^B entries the one of least L,
-///   for
-///              every row. With q = (V - W) G and d the change of the group's vector, the change of L is
+///   start      s[r] = root mean square of row r; codebook m by k-means on what those before it
+///              left of the scaled groups, each error weighed with its diagonal entry of G
+///   codebooks  with codes and scales fixed, L is quadratic in all codebooks together: conjugate
+///              gradients, a step is one product with G. Then each s[r] = (v G w) / (v G v)
+///   codes      groups in random order, for every row a beam search: codebook by codebook all 2^B
+///              entries in each choice so far, of which the few with least L stay. With
+///              q = (V - W) G and d the change of the group's vector, L changes by
 ///              2 s d . q[group] + s^2 d G[group, group] d^T
 ///
-/// The last two alternate until a round gains less than a hundredth. Both are taken only where they lower L with all
-/// values rounded as they will be stored, so L never rises.
+/// The last two alternate until a round gains less than a hundredth. Codebooks and scales are kept only where they
+/// lower L with all values rounded as they will be stored, so L never rises.
 ///
-/// The paper's code takes 100 steps of Adam (rate 1e-4) for the codebooks. Conjugate gradients lower the same function,
-/// need no rate, and a dozen products with G in place of a hundred. Its beam is 1 too.
+/// The paper's code takes 100 steps of Adam (rate 1e-4) for codebooks and scales. Measured on 512 x 512 normal weights
+/// with correlated inputs, from the same codes, 12 conjugate gradients and the scales end a little lower (0.0611 and
+/// 0.0613 of the outputs, AQLM1x8g4) in an eighth of the time, and need no rate.
 ///
 /// Not here: fine-tuning of blocks or of the whole model against the original's outputs; PV-tuning.
 namespace mneme::aqlm {
 
+constexpr size_t kMostBeam = 8;
+
 struct QuantizerOptions {
   uint64_t seed = 0;           ///< Of the first centres of k-means and the order of groups.
+  size_t beam = 4;             ///< Choices of a group that stay after each codebook, 1 to kMostBeam.
   int most_rounds = 30;        ///< Of codebooks and codes.
   int conjugate_steps = 12;    ///< A round.
   double tolerance = 0.01;     ///< Relative gain of a round that ends the alternation.

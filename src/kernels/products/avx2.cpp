@@ -35,9 +35,9 @@ HWY_POP_ATTRIBUTES
 namespace mneme::kernels::products {
 
 const ProductTable& avx2_table() {
-  static constexpr ProductTable kTable = {&avx2::find_entry, &avx2::plane_entry, &avx2::signs_entry,
-                                          &avx2::quantize,   &avx2::to_bf16,     &avx2::quantize_planes,
- &avx2::make_look_up_tables, &avx2::look_up};
+  static constexpr ProductTable kTable = {
+      &avx2::find_entry, &avx2::plane_entry,     &avx2::signs_entry,         &avx2::quantize,
+      &avx2::to_bf16,    &avx2::quantize_planes, &avx2::make_look_up_tables, &avx2::look_up};
   return kTable;
 }
 

@@ -41,9 +41,9 @@ HWY_POP_ATTRIBUTES
 namespace mneme::kernels::products {
 
 const ProductTable& avx512_table() {
-  static constexpr ProductTable kTable = {&avx512::find_entry, &avx512::plane_entry, &avx512::signs_entry,
-                                          &avx512::quantize,   &avx512::to_bf16,     &avx512::quantize_planes,
- &avx512::make_look_up_tables, &avx512::look_up};
+  static constexpr ProductTable kTable = {
+      &avx512::find_entry, &avx512::plane_entry,     &avx512::signs_entry,         &avx512::quantize,
+      &avx512::to_bf16,    &avx512::quantize_planes, &avx512::make_look_up_tables, &avx512::look_up};
   return kTable;
 }
 

@@ -29,9 +29,9 @@
 namespace mneme::kernels::products {
 
 const ProductTable& portable_table() {
-  static constexpr ProductTable kTable = {&portable::find_entry, &portable::plane_entry, &portable::signs_entry,
-                                          &portable::quantize,   &portable::to_bf16,     &portable::quantize_planes,
- &portable::make_look_up_tables, &portable::look_up};
+  static constexpr ProductTable kTable = {
+      &portable::find_entry, &portable::plane_entry,     &portable::signs_entry,         &portable::quantize,
+      &portable::to_bf16,    &portable::quantize_planes, &portable::make_look_up_tables, &portable::look_up};
   return kTable;
 }
 

@@ -38,7 +38,7 @@ struct StripeJob {
   const uint16_t* bf16;  ///< [tile][token][columns in tile, rounded up to even]
   const float* f32;      ///< [tile][token][columns in tile]
   PlaneActivations planes;
-  const float* bias;     ///< [rows] or null
+  const float* bias;  ///< [rows] or null
   float* y;
   size_t y_stride;
   float* sums;  ///< Working memory: n_tokens x kMaxJobRows floats, 64-byte aligned.
