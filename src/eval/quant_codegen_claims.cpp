@@ -18,7 +18,7 @@
 namespace mneme {
 namespace {
 
-constexpr size_t kSide = 512;
+constexpr size_t kSide = 256;
 
 std::vector<float> normal(size_t n, uint64_t seed) {
   PhiloxStream random(seed);
@@ -82,7 +82,7 @@ ClaimMeasurement rise_of_loss() {
     const aqlm::Quantized q = quantized(aqlm::layout_for(kSide, kSide, scheme));
     for (size_t i = 1; i < q.losses.size(); ++i, ++steps) worst = std::max(worst, q.losses[i] / q.losses[i - 1] - 1);
   }
-  return {worst, fmt::format("{} steps on 512 x 512 normal weights, AQLM2x8g8, AQLM1x8g4 and KMEANS3", steps)};
+  return {worst, fmt::format("{} steps on 256 x 256 normal weights, AQLM2x8g8, AQLM1x8g4 and KMEANS3", steps)};
 }
 
 /// The same scheme with codes from k-means on the weights alone.
@@ -102,7 +102,7 @@ ClaimMeasurement against_plain_vectors() {
   nearest_codes(points, kSide, 4, ones, centres, codes.data(), 1);
   for (size_t i = 0; i < plain.size(); ++i) plain[i] = scales[i / kSide] * centres[size_t{codes[i / 4]} * 4 + i % 4];
   const double a = relative_loss(decoded(layout, quantized(layout).stream)), b = relative_loss(plain);
-  return {a / b, fmt::format("output error {:.5f} against {:.5f}; AQLM1x8g4, {:.3f} bits, 512 x 512, correlated inputs",
+  return {a / b, fmt::format("output error {:.5f} against {:.5f}; AQLM1x8g4, {:.3f} bits, 256 x 256, correlated inputs",
                              a, b, layout.bits_per_weight())};
 }
 
@@ -125,7 +125,7 @@ ClaimMeasurement against_rounding(int bits, const aqlm::Scheme& scheme) {
   const aqlm::Layout layout = aqlm::layout_for(kSide, kSide, scheme);
   const double a = relative_loss(decoded(layout, quantized(layout).stream)),
                b = relative_loss(rounded_to_nearest(bits));
-  return {a / b, fmt::format("output error {:.5f} at {:.3f} bits (AQLM{}x{}g{}) against {:.5f} at {:.3f}; 512 x 512, "
+  return {a / b, fmt::format("output error {:.5f} at {:.3f} bits (AQLM{}x{}g{}) against {:.5f} at {:.3f}; 256 x 256, "
                              "correlated inputs",
                              a, layout.bits_per_weight(), scheme.codebooks, scheme.bits, scheme.group, b, bits + 0.5)};
 }
@@ -233,12 +233,12 @@ std::vector<Claim> quant_codegen_claims() {
       {"quant-codegen", source, "Products by tiles are those of the decoded matrix", "largest relative difference", "-",
        1e-5, true,
        [] {
-         return ClaimMeasurement{product_errors().first, "512 x 512, AQLM2x8g8, 8 tokens, over the sum of magnitudes"};
+         return ClaimMeasurement{product_errors().first, "256 x 256, AQLM2x8g8, 8 tokens, over the sum of magnitudes"};
        }},
       {"quant-codegen", source, "Products by tables of bytes are near those of the decoded matrix",
        "root mean square difference", "-", 0.02, true,
        [] {
-         return ClaimMeasurement{product_errors().second, "512 x 512, AQLM2x8g8, 8 tokens one by one"};
+         return ClaimMeasurement{product_errors().second, "256 x 256, AQLM2x8g8, 8 tokens one by one"};
        }},
       {"quant-codegen", source, "No step raises the squared error of the outputs", "largest relative rise", "-", 1e-5,
        true, rise_of_loss},
