@@ -111,6 +111,16 @@ double recall_at(const std::vector<BuiltIndex::Point>& curve, double scanned) {
   return curve.back().recall;
 }
 
+/// The cost at which such a curve has `recall`; 0 when it never has.
+double scanned_for(const std::vector<BuiltIndex::Point>& curve, double recall) {
+  for (size_t i = 1; i < curve.size(); ++i) {
+    if (curve[i].recall < recall) continue;
+    const double part = (recall - curve[i - 1].recall) / (curve[i].recall - curve[i - 1].recall);
+    return curve[i - 1].scanned + part * (curve[i].scanned - curve[i - 1].scanned);
+  }
+  return 0;
+}
+
 ClaimMeasurement closure_gain() {
   const AnnDataset data = small_mixture(false);
   const double with = BuiltIndex(data, with_copies(8)).ask(8, kNoPruning).recall;
@@ -136,10 +146,13 @@ ClaimMeasurement pruning_gain() {
   std::vector<BuiltIndex::Point> fixed;
   for (size_t lists = 4; lists <= 128; lists *= 2) fixed.push_back(index.ask(lists, kNoPruning));
   const BuiltIndex::Point pruned = index.ask(64, 2);
-  const double without = recall_at(fixed, pruned.scanned);
-  return {(1 - pruned.recall) / (1 - without),
-          fmt::format("misses {:.4f} against {:.4f} at {:.0f} vectors scanned; 30000 vectors, modes of unequal spread",
-                      1 - pruned.recall, 1 - without, pruned.scanned)};
+  const double without = recall_at(fixed, pruned.scanned), work = scanned_for(fixed, pruned.recall);
+  // Fixed lists that never come so near are counted as the most that were tried.
+  return {pruned.scanned / (work > 0 ? work : fixed.back().scanned),
+          fmt::format("{:.0f} vectors against {} at recall@10 {:.4f}; at {:.0f} vectors misses {:.4f} against {:.4f}; 30000 "
+                      "vectors, modes of unequal spread",
+                      pruned.scanned, work > 0 ? fmt::format("{:.0f}", work) : "more than 128 lists have", pruned.recall,
+                      pruned.scanned, 1 - pruned.recall, 1 - without)};
 }
 
 /// 60000 vectors of 128 values, uneven.
@@ -183,8 +196,9 @@ std::vector<Claim> ann_claims() {
        "0.82 to 0.97 in a trial of the method", 0.10, false, closure_gain},
       {"spann", kPaper, "The rule of relative neighbourhoods spends copies at least as well as the nearest lists do",
        "recall@10 more at equal vectors scanned", "within 0.01 or better", -0.01, false, copies_saved},
-      {"spann", kPaper, "Reading fewer lists where the nearest head is near leaves fewer misses at equal work",
-       "of the misses of a fixed number of lists", "half to three quarters of queries need few lists", 0.6, true,
+      {"spann", kPaper, "Reading fewer lists where the nearest head is near finds as much with less work",
+       "of the vectors scanned with a fixed number of lists, at equal recall@10",
+       "half to three quarters of queries need few lists", 0.6, true,
        pruning_gain},
       {"spann", kPaper, "Lists stay short", "of the limit", "posting limit", 1, true, list_balance},
       {"spann", kPaper, "Heads in RAM are a small part of the vectors", "of the bytes of the vectors",

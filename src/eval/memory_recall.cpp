@@ -136,12 +136,11 @@ class Asker {
     query.scope.user = user;
     query.k = k;
     query.weights = options_.weights;
-    query.context = options_.context;
     query.diversity = options_.diversity;
     if (channel == MemoryChannel::kVectors) {
-      query.weights.channel = {};
-      query.weights.channel[static_cast<size_t>(recall::Channel::kVector)] = 1;
-      query.weights.recency = 0;
+      query.weights.fusion.channel = {};
+      query.weights.fusion.channel[static_cast<size_t>(recall::Channel::kVector)] = 1;
+      query.weights.fusion.recency = 0;
       query.diversity = 0;
     }
     const recall::SearchResult result = recall::search(store_, query);

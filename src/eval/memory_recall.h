@@ -27,8 +27,7 @@ std::vector<size_t> cuts_of(MemoryUnit unit);
 
 struct MemoryRecallOptions {
   recall::Embedder* embedder = nullptr;  ///< None: no vectors.
-  recall::FusionWeights weights;
-  recall::ContextWeights context;
+  recall::SearchWeights weights;
   double diversity = recall::Query{}.diversity;
   std::vector<MemoryUnit> units = {MemoryUnit::kTurn, MemoryUnit::kSession, MemoryUnit::kObservation};
   std::string store;  ///< Path of a store to make; empty: one in a temporary folder, removed at the end.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/atomic_file.h"
@@ -90,6 +91,25 @@ TEST_F(StaticEmbedderTest, WordsOfATopicAreAlike) {
   EXPECT_THAT(near, ::testing::Not(Contains(Key("cow"))));
   // A word that was not seen, by its pieces.
   EXPECT_GT(cosine(embedder.word("sailorly"), embedder.word("sailor")), 0.4F);
+}
+
+TEST_F(StaticEmbedderTest, WordsCountByTheirWeights) {
+  WordVectorTrainer trainer(small_options());
+  trainer.add(six_topics(1));
+  WordVectors vectors = trainer.train([](const char*) {});
+  const auto cow = std::find(vectors.words.begin(), vectors.words.end(), "cow");
+  ASSERT_NE(cow, vectors.words.end());
+  float& weight = vectors.weights[static_cast<size_t>(cow - vectors.words.begin())];
+  const float learnt = weight;
+  const auto likeness = [&](float factor) {
+    weight = learnt * factor;
+    write_word_vectors(vectors, folder_.file("weighed.gguf"), "a test");
+    StaticEmbedder embedder(folder_.file("weighed.gguf"));
+    const auto v = embedder.embed(std::vector<std::string>{"boat cow", "boat"}, Embedder::Role::kPassage);
+    return cosine(v[0], v[1]);
+  };
+  EXPECT_GT(likeness(0.01F), 0.99F);
+  EXPECT_LT(likeness(100), 0.2F);
 }
 
 TEST_F(StaticEmbedderTest, TheSameTextsGiveTheSameFile) {

@@ -229,7 +229,7 @@ void learn(Options& o, const GlobalOptions& global) {
   if (examples.empty()) fail(ErrorCode::kInvalidArgument, "[learn] {}: expected examples, found none", o.path);
   const recall::FusionWeights weights = recall::learn_weights(examples, {});
   AtomicFile file(o.out);
-  file.write(to_json(weights).dump(2) + "\n");
+  file.write(to_json(recall::SearchWeights{weights, {}}).dump(2) + "\n");
   file.commit();
   const double before = mean_reciprocal_rank(examples, {}), after = mean_reciprocal_rank(examples, weights);
   if (global.json) {

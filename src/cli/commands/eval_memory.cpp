@@ -18,7 +18,7 @@ namespace {
 
 struct MemoryCommand {
   std::string suite = "locomo", file, embedding_model, weights;
-  std::vector<std::string> conversations;
+  std::vector<std::string> conversations, units;
   MemoryRecallOptions options;
 };
 
@@ -81,7 +81,12 @@ void run_memory(MemoryCommand& command, const GlobalOptions& global) {
   const std::vector<LocomoConversation> conversations = read_conversations(command);
   if (!command.weights.empty()) {
     const Json json = parse_json(read_text_file(command.weights), command.weights);
-    command.options.weights = recall::fusion_weights_from_json(json);
+    command.options.weights = recall::search_weights_from_json(json);
+  }
+  if (!command.units.empty()) {
+    std::erase_if(command.options.units, [&](MemoryUnit unit) {
+      return std::find(command.units.begin(), command.units.end(), unit_name(unit)) == command.units.end();
+    });
   }
   Ledger ledger;
   const std::unique_ptr<recall::Embedder> embedder =
@@ -108,6 +113,9 @@ void add_eval_memory(CLI::App& eval, GlobalOptions& global) {
   command->add_option("--suite", memory->suite, "Format and protocol: locomo")->capture_default_str();
   command->add_option("--conversation", memory->conversations,
                       "Only this one, e.g. conv-26; may be given several times");
+  command->add_option("--unit", memory->units, "Only these: turn, session, observation")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"turn", "session", "observation"}));
   command->add_option("--embed", memory->embedding_model, "Embedding model: vectors too");
   command->add_option("--weights", memory->weights, "JSON file with weights, as for recall");
   command->add_option("--diversity", memory->options.diversity, "As for recall")

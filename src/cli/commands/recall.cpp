@@ -34,7 +34,7 @@ void recall_memories(Options& options, const GlobalOptions& global) {
   if (options.tokens > 0) query.token_budget = options.tokens;
   if (!options.as_of.empty()) query.as_of = recall::parse_time(options.as_of);
   if (!options.weights.empty()) {
-    query.weights = recall::fusion_weights_from_json(parse_json(read_text_file(options.weights), options.weights));
+    query.weights = recall::search_weights_from_json(parse_json(read_text_file(options.weights), options.weights));
   }
   Ledger ledger;
   std::unique_ptr<Tokenizer> tokenizer;
@@ -79,7 +79,7 @@ void add_recall(CLI::App& app, GlobalOptions& global) {
       ->check(CLI::Range(0.0, 1.0));
   command->add_option("--as-of", options->as_of, "Search the memory as it was at this time");
   command->add_option("--weights", options->weights,
-                      "JSON file with weights of words, vectors, names, links, recency, ...");
+                      "JSON file with weights of words, vectors, names, links, recency, context, ...");
   command->add_flag("--explain", options->explain, "Say why each was found, and what the search for vectors cost");
   command->add_flag("--no-count", options->no_count, "Do not count this as a use of what is found");
   options->filter.add_to(*command);

@@ -109,6 +109,12 @@ SearchResult ExactIndex::do_search(std::span<const float> query, const SearchPar
   return {best.take(), {n, 0, 0, 0}};
 }
 
+bool ExactIndex::do_holds(uint64_t id, std::span<const float> row) const {
+  const std::shared_lock hold(lock_);
+  const auto slot = slots_.find(id);
+  return slot && keeps_as(row, {rows_.data() + *slot * dimension(), dimension()});
+}
+
 void ExactIndex::save(const std::string& path) {
   const std::shared_lock hold(lock_);
   IndexFileWriter file(path, {IndexFileKind::kExact, metric(), dimension()});

@@ -147,6 +147,15 @@ SearchResult HnswIndex::do_search(std::span<const float> query, const SearchPara
   return result;
 }
 
+bool HnswIndex::do_holds(uint64_t id, std::span<const float> row) const {
+  const std::shared_lock hold(lock_);
+  const auto node = nodes_.find(id);
+  if (!node) return false;
+  std::vector<float> kept(dimension());
+  graph_->row(*node, kept);
+  return keeps_as(row, kept);
+}
+
 void HnswIndex::save(const std::string& path) {
   const std::shared_lock hold(lock_);
   IndexFileWriter file(path, {IndexFileKind::kHnsw, metric(), dimension()});

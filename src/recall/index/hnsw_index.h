@@ -34,6 +34,7 @@ class HnswIndex : public VectorIndex {
   void do_add(std::span<const uint64_t> ids, std::span<const float> rows) override;
   size_t do_remove(std::span<const uint64_t> ids) override;
   SearchResult do_search(std::span<const float> query, const SearchParameters& parameters) const override;
+  bool do_holds(uint64_t id, std::span<const float> row) const override;
 
  private:
   void rebuild_if_worn();

@@ -6,6 +6,7 @@
 
 #include "base/checked_math.h"
 #include "base/error.h"
+#include "recall/index/unit_length.h"
 
 namespace mneme::ann {
 namespace {
@@ -86,6 +87,30 @@ SearchResult VectorIndex::search(std::span<const float> query, const SearchParam
          parameters.prune);
   }
   return do_search(query, parameters);
+}
+
+bool VectorIndex::holds(uint64_t id, std::span<const float> row) const {
+  if (row.size() != dimension_) {
+    fail(ErrorCode::kInvalidArgument, "[compare] expected a vector of {} values, found {}", dimension_, row.size());
+  }
+  check_row(row, "compare", id);
+  return contains(id) && do_holds(id, row);
+}
+
+bool VectorIndex::do_holds(uint64_t id, std::span<const float> row) const {
+  constexpr size_t kNearest = 32, kLists = 64;
+  if (metric_ == Metric::kInnerProduct) fail(ErrorCode::kUnsupported, "[compare] expected a distance, found metric ip");
+  const auto hits = do_search(row, {.k = kNearest, .ef = 4 * kNearest, .lists = kLists, .prune = 4}).hits;
+  const auto found = std::find_if(hits.begin(), hits.end(), [&](const Hit& hit) { return hit.id == id; });
+  // Of many equal vectors the search may have found others; then the last is as near as the first.
+  return found != hits.end() || (hits.size() == kNearest && hits.back().distance <= hits.front().distance);
+}
+
+bool VectorIndex::keeps_as(std::span<const float> row, std::span<const float> kept) const {
+  if (metric_ != Metric::kCosine) return std::equal(row.begin(), row.end(), kept.begin(), kept.end());
+  std::vector<float> unit(row.size());
+  to_unit_length(row, unit);
+  return std::equal(unit.begin(), unit.end(), kept.begin(), kept.end());
 }
 
 }  // namespace mneme::ann

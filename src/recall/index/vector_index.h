@@ -84,6 +84,10 @@ class VectorIndex {
   /// Number of vectors.
   virtual size_t size() const = 0;
   virtual bool contains(uint64_t id) const = 0;
+  /// Whether the vector under `id` is `row` [dimension]. SPANN, which cannot find a vector by its id, says whether it is
+  /// among the nearest to the row, and refuses inner products, where these need not be near. Throws Error(kInvalidArgument)
+  /// as add() does.
+  bool holds(uint64_t id, std::span<const float> row) const;
   /// Takes the last bytes of removed vectors out of what the index keeps, on disk too. Indexes in RAM keep none after
   /// remove(). Throws Error(kIo, kOutOfBudget).
   virtual void purge() {}
@@ -98,6 +102,10 @@ class VectorIndex {
   virtual void do_add(std::span<const uint64_t> ids, std::span<const float> rows) = 0;
   virtual size_t do_remove(std::span<const uint64_t> ids) = 0;
   virtual SearchResult do_search(std::span<const float> query, const SearchParameters& parameters) const = 0;
+  /// An index that cannot tell from the id looks for the row, as here.
+  virtual bool do_holds(uint64_t id, std::span<const float> row) const;
+  /// Whether `kept` is what an index of f32 keeps of `row`.
+  bool keeps_as(std::span<const float> row, std::span<const float> kept) const;
 
  private:
   void check_row(std::span<const float> row, std::string_view operation, uint64_t id) const;

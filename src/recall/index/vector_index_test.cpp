@@ -108,6 +108,27 @@ TEST(VectorIndex, ReplacesAndRemoves) {
   });
 }
 
+TEST(VectorIndex, TellsWhichVectorItHoldsUnderAnId) {
+  constexpr size_t kDimension = 16, kN = 200;
+  const std::vector<float> rows = mixture_rows(kN, kDimension), other = mixture_rows(1, kDimension, 100000);
+  on_every_index(kDimension, [&](VectorIndex& index) {
+    index.add(ids_from(1, kN), rows);
+    const auto row = [&](size_t i) { return std::span(rows).subspan(i * kDimension, kDimension); };
+    if (index.metric() == Metric::kInnerProduct && index.stats().kind == "spann") {
+      EXPECT_EQ(error_of([&] { index.holds(1, row(0)); }), "[compare] expected a distance, found metric ip");
+      return;
+    }
+    for (size_t i = 0; i < kN; ++i) EXPECT_TRUE(index.holds(i + 1, row(i)));
+    EXPECT_FALSE(index.holds(kN + 1, row(0)));
+    EXPECT_EQ(error_of([&] { index.holds(1, row(0).first(3)); }), "[compare] expected a vector of 16 values, found 3");
+    std::vector<float> far(other);
+    for (float& x : far) x = -100 * x;
+    index.add(ids_from(8, 1), far);
+    EXPECT_FALSE(index.holds(8, row(7)));
+    EXPECT_TRUE(index.holds(8, far));
+  });
+}
+
 TEST(VectorIndex, EqualVectorsAreAllFound) {
   on_every_index(8, [](VectorIndex& index) {
     const std::vector<float> rows(300 * 8, 0.5f);

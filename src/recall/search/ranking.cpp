@@ -6,19 +6,6 @@
 #include "base/error.h"
 
 namespace mneme::recall {
-namespace {
-
-/// Names and places of the weights that are not channels.
-struct NamedWeight {
-  const char* name;
-  double FusionWeights::*value;
-};
-constexpr NamedWeight kNamed[] = {{"recency", &FusionWeights::recency},
-                                  {"half_life_days", &FusionWeights::half_life_days},
-                                  {"importance", &FusionWeights::importance},
-                                  {"confidence_power", &FusionWeights::confidence_power}};
-
-}  // namespace
 
 std::vector<double> bm25(std::span<const TermMatch> matches, std::span<const int64_t> lengths, int64_t n_records,
                          double mean_length) {
@@ -40,35 +27,6 @@ std::vector<double> bm25(std::span<const TermMatch> matches, std::span<const int
     }
   }
   return scores;
-}
-
-FusionWeights fusion_weights_from_json(const Json& json) {
-  if (!json.is_object()) fail(ErrorCode::kInvalidArgument, "[read weights] expected a JSON object");
-  FusionWeights weights;
-  for (const auto& [key, value] : json.items()) {
-    double* place = nullptr;
-    for (size_t c = 0; c < kChannels; ++c) {
-      if (key == kChannelNames[c]) place = &weights.channel[c];
-    }
-    for (const NamedWeight& named : kNamed) {
-      if (key == named.name) place = &(weights.*named.value);
-    }
-    if (place == nullptr) fail(ErrorCode::kInvalidArgument, "[read weights] unknown weight '{}'", brief_text(key));
-    const double number = value.is_number() ? value.get<double>() : -1;
-    if (!(number >= 0 && number <= 1e6)) {
-      fail(ErrorCode::kInvalidArgument, "[read weights] {}: expected a number from 0 to 1e6, found {}", brief_text(key),
-           brief_text(value.dump()));
-    }
-    *place = number;
-  }
-  return weights;
-}
-
-Json to_json(const FusionWeights& weights) {
-  Json json;
-  for (size_t c = 0; c < kChannels; ++c) json[std::string(kChannelNames[c])] = weights.channel[c];
-  for (const NamedWeight& named : kNamed) json[named.name] = weights.*named.value;
-  return json;
 }
 
 double fused_score(const Candidate& c, const FusionWeights& w) {

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/function_ref.h"
-#include "base/json.h"
 #include "recall/sql/database.h"
 
 namespace mneme::recall {
@@ -44,11 +43,6 @@ struct FusionWeights {
   double importance = 0.5;
   double confidence_power = 1;
 };
-
-/// Reads {"text": 1, "vector": .1, "entity": .1, "link": .1, "recency": .1, "half_life_days": 30, "importance": .5,
-/// "confidence_power": 1}; keys may be left out. Throws Error(kInvalidArgument).
-FusionWeights fusion_weights_from_json(const Json& json);
-Json to_json(const FusionWeights& weights);
 
 /// What is known of a candidate. Ranks count from 1, 0: not found by that channel.
 struct Candidate {

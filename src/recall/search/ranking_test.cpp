@@ -9,6 +9,7 @@
 #include "base/test_error.h"
 #include "recall/search/learn_weights.h"
 #include "recall/search/terms.h"
+#include "recall/search/search_weights.h"
 
 namespace mneme::recall {
 namespace {
@@ -73,12 +74,18 @@ TEST(Bm25, AgreesWithTheFormula) {
 }
 
 TEST(Ranking, WeightsAreReadAndWritten) {
-  FusionWeights weights = fusion_weights_from_json({{"text", 2}, {"half_life_days", 7.5}});
-  EXPECT_EQ(weights.channel[0], 2);
-  EXPECT_EQ(weights.half_life_days, 7.5);
-  EXPECT_EQ(to_json(fusion_weights_from_json(to_json(weights))), to_json(weights));
-  EXPECT_THAT(error_of([] { fusion_weights_from_json({{"txt", 1}}); }), HasSubstr("unknown weight 'txt'"));
-  EXPECT_THAT(error_of([] { fusion_weights_from_json({{"text", "much"}}); }), HasSubstr("text: expected a number"));
+  const Json json = {{"text", 2}, {"half_life_days", 7.5}, {"context", {{"before", 0.25}}}};
+  const SearchWeights weights = search_weights_from_json(json);
+  EXPECT_EQ(weights.fusion.channel[0], 2);
+  EXPECT_EQ(weights.fusion.half_life_days, 7.5);
+  EXPECT_EQ(weights.context.before, 0.25);
+  EXPECT_EQ(weights.context.series, ContextWeights().series);
+  EXPECT_EQ(to_json(search_weights_from_json(to_json(weights))), to_json(weights));
+  const auto error_for = [](const Json& bad) { return error_of([&] { search_weights_from_json(bad); }); };
+  EXPECT_THAT(error_for({{"txt", 1}}), HasSubstr("unknown weight 'txt'"));
+  EXPECT_THAT(error_for({{"text", "much"}}), HasSubstr("text: expected a number"));
+  EXPECT_THAT(error_for({{"context", {{"befor", 1}}}}), HasSubstr("unknown weight 'context.befor'"));
+  EXPECT_THAT(error_for({{"context", 1}}), HasSubstr("context: expected an object"));
   Candidate c;
   c.share = {1, 0, 0.5, 0};
   c.age_days = 60;

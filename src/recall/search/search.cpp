@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "recall/history.h"
-#include "recall/search/context_score.h"
 #include "recall/search/vectors.h"
 #include "recall/time_text.h"
 
@@ -429,7 +428,7 @@ SearchResult search(Store& store, const Query& query) {
   const std::vector<std::string> entities = distinct(hasher.entity_terms(query.text));
   const auto run = [&](Candidates& source, int64_t scope, const SqlCondition& condition) {
     Fusion fusion(source);
-    fusion.add_words(terms, {words, times, query.context});
+    fusion.add_words(terms, {words, times, query.weights.context});
     fusion.add_entities(entities);
     if (!vector.empty()) {
       std::vector<std::pair<int64_t, double>> found;
@@ -446,8 +445,8 @@ SearchResult search(Store& store, const Query& query) {
         found.emplace_back(record, 1.0 / static_cast<double>(found.size() + 1));
       fusion.add(Channel::kText, std::move(found));
     }
-    add_neighbours(fusion, source, query.weights);
-    const std::vector<Candidate> ranked = fusion.ranked(query.weights);
+    add_neighbours(fusion, source, query.weights.fusion);
+    const std::vector<Candidate> ranked = fusion.ranked(query.weights.fusion);
     result.n_candidates = ranked.size();
     // Diversity and budget choose from more than are asked for.
     const size_t most = std::max<size_t>(query.token_budget ? 8 * query.k : 3 * query.k, 30);

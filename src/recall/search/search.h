@@ -5,9 +5,8 @@
 #include <vector>
 
 #include "recall/kept/vector_search.h"
-#include "recall/search/context_score.h"
 #include "recall/search/filter.h"
-#include "recall/search/ranking.h"
+#include "recall/search/search_weights.h"
 #include "recall/store.h"
 
 namespace mneme::recall {
@@ -25,8 +24,7 @@ struct Query {
   std::optional<uint64_t> token_budget = {};  ///< Most tokens of all results together.
   TokenCounter count_tokens = {};             ///< Default: estimate_tokens().
   double diversity = 0.3;                     ///< 0: by score alone; 1: by difference alone.
-  FusionWeights weights = {};
-  ContextWeights context = {};  ///< Of neighbours, series, speakers and times in the score of words.
+  SearchWeights weights = {};
   std::optional<Time> as_of = {};  ///< Search the state of the store at a past time (words and names only).
   std::vector<float> vector = {};  ///< In place of the embedder's; empty: its.
 };
@@ -49,8 +47,7 @@ struct SearchResult {
 
 /// Hybrid search in one user's memory: BM25 over words with the context of each record (context_score.h), cosine of
 /// embeddings (with an embedder or `vector`), names, and neighbours of the best hits by links; their scores are added with
-/// weights (ranking.h), filtered, made diverse, cut to the
-/// budget. Results are the same on all databases. Throws Error.
+/// weights (ranking.h), filtered, made diverse, cut to the budget. Results are the same on all databases. Throws Error.
 SearchResult search(Store& store, const Query& query);
 
 }  // namespace mneme::recall
