@@ -15,7 +15,7 @@
 ///           of one scale, so a sum of n tables is off by at most half a step each: |error| <= |s[r]| * sum over blocks
 ///           of 16 tables of 16 * max|table| / 254
 ///
-/// Few tokens take tables, many take tiles. On random inputs the two differ by about half a hundredth of the result.
+/// Few tokens take tables, many take tiles. On random inputs the two differ by about a hundredth of the result.
 namespace mneme::kernels {
 
 /// True when this matrix (of any type) and number of tokens multiply by tables.
