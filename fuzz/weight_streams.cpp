@@ -1,4 +1,4 @@
-// Streams of weights: a DF11, DF12 or BITSTACK matrix whose shape and bytes come from the input must be refused or
+// Streams of weights: a DF11, DF12, BITSTACK or AQLM matrix whose shape and bytes come from the input must be refused or
 // decode without leaving its bytes. The blocks of a BITSTACK matrix follow its directory.
 #include <cstddef>
 #include <cstdint>
@@ -13,8 +13,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace mneme;
   if (size < 3 + kStreamHead) return 0;
-  constexpr DType kTypes[] = {DType::kDf11, DType::kDf12, DType::kBitStack};
-  const DType dtype = kTypes[data[0] % 3];
+  constexpr DType kTypes[] = {DType::kDf11, DType::kDf12, DType::kBitStack, DType::kAqlm};
+  const DType dtype = kTypes[data[0] % 4];
   const Shape shape{uint64_t{1} + data[1] % 40, 4 * (uint64_t{1} + data[2])};
   std::vector<std::byte> bytes(size - 3);  // of its own, so that a read beyond the end is seen
   std::memcpy(bytes.data(), data + 3, bytes.size());
@@ -38,10 +38,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     weight_format(dtype).decode_tile(view, {0, view.rows(), 0, view.columns()}, values.data(), view.columns());
     Ledger ledger;
     kernels::MatmulInput input(ledger);
-    const std::vector<float> x(view.columns(), 0.5f);
-    std::vector<float> y(view.rows());
-    input.set(x.data(), 1, x.size());
-    kernels::matmul(kernels::Matrix::from(view), input, nullptr, y.data(), y.size());
+    const std::vector<float> x(5 * view.columns(), 0.5f);
+    std::vector<float> y(5 * view.rows());
+    for (size_t n_tokens : {1, 5}) {  // few and many tokens may multiply in different ways
+      input.set(x.data(), n_tokens, view.columns());
+      kernels::matmul(kernels::Matrix::from(view), input, nullptr, y.data(), view.rows());
+    }
   } catch (const Error&) {
   }
   return 0;

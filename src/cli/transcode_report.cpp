@@ -25,10 +25,12 @@ void print_transcode_report(const TranscodeReport& report, const std::string& pa
                       {"parameters", report.elements()},
                       {"bits_per_weight", report.bits_per_weight()},
                       {"relative_error", report.relative_error()},
+                      {"notes", report.notes},
                       {"tensors", std::move(tensors)}};
     fmt::print("{}\n", out.dump(2, ' ', false, Json::error_handler_t::replace));
     return;
   }
+  for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", escaped(note));
   if (global.verbose) {
     for (const TensorReport& tensor : report.tensors) {
       fmt::print("{:<40} {:<6} -> {:<6} {:>24} {:>11} -> {:>11}  error {:.5f}\n", escaped(tensor.name),

@@ -12,6 +12,7 @@
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
 #include "eval/precision_claims.h"
+#include "eval/quant_codegen_claims.h"
 #include "eval/vattention_claims.h"
 #include "eval/weight_claims.h"
 
@@ -26,6 +27,7 @@ std::span<const Claim> all_claims() {
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));
     for (Claim& claim : bitstack_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : quant_codegen_claims()) all.push_back(std::move(claim));
     for (Claim& claim : ann_claims()) all.push_back(std::move(claim));
     return all;
   }();

@@ -96,8 +96,8 @@ void multiply_by_signs(const MatmulTask& task, MatmulInput& x) {
   const bool serial =
       n_threads() == 1 || w.rows * w.columns * n_rows * std::max<size_t>(1, n_blocks) < kSerialAdditions;
   const Scratch at(padded, n_rows, std::max<size_t>(1, n_blocks), static_cast<size_t>(n_threads()));
-  x.grow(x.signs_, at.bytes);
-  std::byte* const memory = x.signs_.data();
+  x.grow(x.alone_, at.bytes);
+  std::byte* const memory = x.alone_.data();
   auto* const levels = reinterpret_cast<int8_t*>(memory + at.levels);
   auto* const anchors = reinterpret_cast<float*>(memory + at.anchors);
   auto* const starts = reinterpret_cast<int32_t*>(memory + at.starts);

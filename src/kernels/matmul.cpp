@@ -9,6 +9,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "kernels/aqlm_product.h"
 #include "kernels/bitstack_product.h"
 #include "kernels/cpu.h"
 #include "kernels/products/packing.h"
@@ -103,6 +104,11 @@ ProductEntry entry_of(const MatmulTask& task) {
   return entry;
 }
 
+/// True when the task has a way of its own for so few tokens.
+bool goes_alone(const MatmulTask& task, const MatmulInput& x) {
+  return wants_signs(task.w, x.n_tokens()) || wants_tables(task.w, x.n_tokens());
+}
+
 /// True when both read the input in the same form.
 bool same_form(const ProductEntry& a, const ProductEntry& b) {
   return a.currency == b.currency && a.group == b.group && a.zero == b.zero && a.bits == b.bits;
@@ -156,15 +162,15 @@ void matmul(std::span<const MatmulTask> tasks, MatmulInput& x) {
   if (x.n_tokens() == 0) return;
   if (x.observer_) x.observer_(tasks, x);
   while (!tasks.empty()) {
-    if (wants_signs(tasks.front().w, x.n_tokens())) {
-      multiply_by_signs(tasks.front(), x);
+    if (goes_alone(tasks.front(), x)) {
+      tasks.front().w.dtype == DType::kAqlm ? multiply_by_tables(tasks.front(), x) : multiply_by_signs(tasks.front(), x);
       tasks = tasks.subspan(1);
       continue;
     }
     const ProductEntry entry = entry_of(tasks.front());
     size_t n = 1;
     while (n < std::min(tasks.size(), kMostTasks) && same_form(entry, entry_of(tasks[n])) &&
-           !wants_signs(tasks[n].w, x.n_tokens())) {
+           !goes_alone(tasks[n], x)) {
       ++n;
     }
     assert(

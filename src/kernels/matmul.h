@@ -86,6 +86,7 @@ class MatmulInput {
  private:
   friend void matmul(std::span<const MatmulTask> tasks, MatmulInput& x);
   friend void multiply_by_signs(const MatmulTask& task, MatmulInput& x);
+  friend void multiply_by_tables(const MatmulTask& task, MatmulInput& x);
 
   /// Makes the form that `entry` reads and points `job` at it and at working memory for `n_workers` kernels.
   void prepare(const products::ProductEntry& entry, size_t n_workers, products::StripeJob& job);
@@ -101,7 +102,7 @@ class MatmulInput {
   std::function<void(std::span<const MatmulTask>, const MatmulInput&)> observer_;
   const float* x_ = nullptr;
   size_t n_tokens_ = 0, columns_ = 0;
-  Buffer int8_, bf16_, f32_, planes_, sums_, signs_;
+  Buffer int8_, bf16_, f32_, planes_, sums_, alone_;  ///< The last: of multiply_by_signs() and multiply_by_tables().
   bool has_int8_ = false, has_bf16_ = false, has_f32_ = false;
   size_t start_group_ = 0;  ///< Columns a group and zero level of the starts in int8_; group 0: none yet.
   int start_zero_ = 0;
@@ -116,7 +117,8 @@ size_t matmul_scratch_bytes(size_t n_tokens, size_t columns);
 
 /// Runs all tasks. Those whose types read the input in the same form share one parallel loop, which saves waiting for the
 /// slowest worker after each. No y may overlap x. The result of a token does not depend on the other tokens or tasks, but
-/// that small and large batches multiply with BITSTACK matrices in different ways (bitstack_product.h).
+/// that small and large batches multiply with BITSTACK and AQLM matrices in different ways (bitstack_product.h,
+/// aqlm_product.h).
 void matmul(std::span<const MatmulTask> tasks, MatmulInput& x);
 
 /// A single task.

@@ -4,6 +4,7 @@
 
 #include "base/checked_math.h"
 #include "base/parallel.h"
+#include "kernels/aqlm_product.h"
 #include "kernels/bitstack_product.h"
 #include "kernels/matmul.h"
 #include "kernels/products/product_table.h"
@@ -213,6 +214,9 @@ size_t matmul_scratch_bytes(size_t n_tokens, size_t columns, std::span<const DTy
   }
   if (std::find(dtypes.begin(), dtypes.end(), DType::kBitStack) != dtypes.end()) {
     bytes += Buffer::reserved_bytes(signs_scratch_bytes(columns));
+  }
+  if (std::find(dtypes.begin(), dtypes.end(), DType::kAqlm) != dtypes.end()) {
+    bytes += Buffer::reserved_bytes(tables_scratch_bytes(columns));
   }
   return bytes;
 }

@@ -52,6 +52,7 @@ constexpr DTypeInfo kTable[] = {
     {DType::kDf11, "DF11", 4, 0, nullptr, nullptr},
     {DType::kDf12, "DF12", 4, 0, nullptr, nullptr},
     {DType::kBitStack, "BITSTACK", 1, 0, nullptr, nullptr},
+    {DType::kAqlm, "AQLM", 1, 0, nullptr, nullptr},
     {DType::kBipolar1, "BIPOLAR1", 128, 18, decode_bipolar<1>, encode_bipolar<1>},
     {DType::kBipolar2, "BIPOLAR2", 128, 34, decode_bipolar<2>, encode_bipolar<2>},
     {DType::kBipolar3, "BIPOLAR3", 128, 50, decode_bipolar<3>, encode_bipolar<3>},

@@ -18,7 +18,7 @@ enum class DType : uint32_t {
   kI8 = 24, kI16 = 25, kI32 = 26, kI64 = 27, kF64 = 28, kIQ1_M = 29, kBF16 = 30,
   kTQ1_0 = 34, kTQ2_0 = 35, kMXFP4 = 39, kNVFP4 = 40, kQ1_0 = 41, kQ2_0 = 42,
   kBitMod3 = kOwnTypes + 3, kBitMod4 = kOwnTypes + 4, kDf11 = kOwnTypes + 11, kDf12 = kOwnTypes + 12,
-  kBitStack = kOwnTypes + 16,
+  kBitStack = kOwnTypes + 16, kAqlm = kOwnTypes + 17,
   kBipolar1 = kOwnTypes + 0x21, kBipolar2, kBipolar3, kBipolar4, kBipolar5, kBipolar6, kBipolar7, kBipolar8,
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "tensor/aqlm.h"
 #include "tensor/bitstack.h"
 #include "tensor/dfloat.h"
 
@@ -85,6 +86,8 @@ const WeightFormat& weight_format(DType dtype) {
         formats.push_back(dfloat::make_df12());
       } else if (info.dtype == DType::kBitStack) {
         formats.push_back(bitstack::make_format());
+      } else if (info.dtype == DType::kAqlm) {
+        formats.push_back(aqlm::make_format());
       } else {
         formats.push_back(std::make_unique<BlockFormat>(info));
       }

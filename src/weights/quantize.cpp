@@ -5,6 +5,7 @@
 #include <cctype>
 #include <charconv>
 #include <map>
+#include <mutex>
 
 #include "base/error.h"
 #include "tensor/exact_conversion.h"
@@ -65,6 +66,20 @@ constexpr QuantRecipe kRecipes[] = {
      "1-bit odd integers, groups of 128"},
     {"BITSTACK", DType::kBitStack, QuantMix::kPlain, static_cast<uint32_t>(DType::kBitStack),
      "any size at run time: blocks of about 1 bit, loaded as memory allows"},
+    {"AQLM4x8g8", DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
+     "4 bits, sums of vectors of 8 weights; any AQLM<M>x<B>g<g>", {4, 8, 8}},
+    {"AQLM3x8g8", DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
+     "3 bits, sums of vectors of 8 weights", {3, 8, 8}},
+    {"AQLM2x8g8", DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
+     "2 bits, sums of vectors of 8 weights", {2, 8, 8}},
+    {"AQLM1x8g4", DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm), "2 bits, vectors of 4 weights",
+     {1, 8, 4}},
+    {"KMEANS4", DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
+     "4 bits, the best 16 levels of each matrix", {1, 4, 1}},
+    {"KMEANS3", DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
+     "3 bits, the best 8 levels of each matrix", {1, 3, 1}},
+    {"KMEANS2", DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
+     "2 bits, the best 4 levels of each matrix", {1, 2, 1}},
     {"TQ2_0", DType::kTQ2_0, QuantMix::kPlain, 37, "ternary, for models trained so"},
     {"TQ1_0", DType::kTQ1_0, QuantMix::kPlain, 36, "ternary, packed tighter"},
     {"Q2_0", DType::kQ2_0, QuantMix::kPlain, 41, "four levels, for models trained so"},
@@ -182,7 +197,7 @@ DType mixed_type(const QuantRecipe& recipe, const ModelFacts& facts, std::string
     return DType::kQ4_K;
   }
   const auto layer = layer_of(name);
-  if (recipe.base == DType::kBitStack && !layer) return DType::kQ6_K;
+  if ((recipe.base == DType::kBitStack || recipe.base == DType::kAqlm) && !layer) return DType::kQ6_K;
   if (recipe.mix == QuantMix::kPlain || !layer) return recipe.base;
   // With eight experts the attention is a small part of the file.
   if (facts.n_experts == 8 && (name.ends_with(".attn_v.weight") || name.ends_with(".attn_k.weight")))
@@ -209,6 +224,7 @@ DType next_smaller_blocks(DType dtype) {
     case DType::kQ6_K:
       return DType::kQ8_0;
     case DType::kBitStack:
+    case DType::kAqlm:
       return DType::kQ6_K;
     case DType::kNVFP4:
       return DType::kMXFP4;
@@ -238,7 +254,41 @@ DType next_smaller_blocks(DType dtype) {
 
 bool is_float(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF64 ||
-         (is_stream(dtype) && dtype != DType::kBitStack);
+         dtype == DType::kDf11 || dtype == DType::kDf12;
+}
+
+/// The recipe of a name such as "AQLM2x8g4", or null. Made when it is first asked for and kept.
+const QuantRecipe* find_aqlm_recipe(std::string_view name) {
+  std::string upper(name);
+  for (char& c : upper) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  if (!upper.starts_with("AQLM")) return nullptr;
+  aqlm::Scheme scheme;
+  const char *at = upper.data() + 4, *const end = upper.data() + upper.size();
+  const auto number = [&](uint32_t& value) {
+    const auto [after, status] = std::from_chars(at, end, value);
+    const bool read = status == std::errc{} && after != at;
+    at = after;
+    return read;
+  };
+  const auto letter = [&](char c) { return at < end && *at == c && ++at <= end; };
+  if (!number(scheme.codebooks) || !letter('X') || !number(scheme.bits)) return nullptr;
+  if (at < end && (!letter('G') || !number(scheme.group))) return nullptr;
+  if (at != end || !scheme.is_valid()) return nullptr;
+  struct Named {
+    std::string name;
+    QuantRecipe recipe;
+  };
+  static std::mutex mutex;
+  static std::map<std::string, Named> made;
+  const std::lock_guard lock(mutex);
+  const auto [place, is_new] = made.try_emplace(upper);
+  Named& named = place->second;
+  if (is_new) {
+    named.name = fmt::format("AQLM{}x{}g{}", scheme.codebooks, scheme.bits, scheme.group);
+    named.recipe = {named.name, DType::kAqlm, QuantMix::kPlain, static_cast<uint32_t>(DType::kAqlm),
+                    "sums of vectors", scheme};
+  }
+  return &named.recipe;
 }
 
 }  // namespace
@@ -255,11 +305,11 @@ const QuantRecipe* find_quant_recipe(std::string_view name) {
   for (const QuantRecipe& recipe : kRecipes) {
     if (same(recipe.name)) return &recipe;
   }
-  return nullptr;
+  return find_aqlm_recipe(name);
 }
 
 bool is_quantized(DType dtype) {
-  return dtype == DType::kBitStack || (dtype_info(dtype).block_elements > 1 && !is_stream(dtype));
+  return dtype == DType::kBitStack || dtype == DType::kAqlm || (dtype_info(dtype).block_elements > 1 && !is_stream(dtype));
 }
 
 DType fit_shape(DType dtype, const Shape& shape) {

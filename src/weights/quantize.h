@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "budget/ledger.h"
+#include "tensor/aqlm.h"
 #include "weights/calibration.h"
 #include "weights/clipping.h"
 #include "weights/metadata.h"
@@ -34,11 +36,13 @@ struct QuantRecipe {
   QuantMix mix;
   uint32_t file_type;        ///< general.file_type of GGUF files.
   std::string_view summary;  ///< One line for --help.
+  aqlm::Scheme scheme = {};  ///< Of AQLM.
 };
 
-/// All recipes, smallest types last within a family.
+/// All recipes, smallest types last within a family; of AQLM some examples.
 std::span<const QuantRecipe> quant_recipes();
-/// By name in upper or lower case, or null.
+/// By name in upper or lower case, or null. Beside the names of the list every AQLM<M>x<B>g<g> is one, with M codebooks of
+/// 1 to 8, B bits of 1 to 16 and g weights of 1, 2, 4 or 8 a code (8 without "g").
 const QuantRecipe* find_quant_recipe(std::string_view name);
 
 /// The type of each tensor under a recipe.
@@ -49,11 +53,19 @@ const QuantRecipe* find_quant_recipe(std::string_view name);
 /// chosen by layer as llama.cpp does, whose names the recipes share. Where the columns are no multiple of a type's
 /// block, a similar type with smaller blocks takes its place (Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, Q2_K, Q3_K and
 /// IQ4_XS: IQ4_NL, BitMoD and the ternary and one- and two-bit ones: Q4_0), and F16 where they are no multiple of 32.
-/// DF11 and DF12 leave stacks of experts in BF16. BITSTACK takes the matrices of the layers alone: the others and
+/// DF11 and DF12 leave stacks of experts in BF16. BITSTACK and AQLM take the matrices of the layers alone: the others and
 /// stacks of experts get Q6_K. `pure` leaves out everything but the F32 rule and the fallback. Tensors of integers and
 /// those of types that cannot be read keep their type.
 std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metadata,
                                 std::span<const TensorInfo> tensors, bool pure);
+
+/// Encoders of matrices that become AQLM in the scheme of `recipe`, for EncodeHooks::stream. With a full gram matrix in the
+/// calibration the error of the outputs is what codes lower, with mean squares that of each column by itself. Schemes that
+/// are too large for a matrix are capped, with a line in `notes`; `progress` gets a line a round. All arguments must
+/// outlive what is returned.
+std::function<std::unique_ptr<MatrixEncoder>(const TensorInfo& tensor, DType to)> aqlm_encoders(
+    const QuantRecipe& recipe, const Calibration* calibration, Ledger& ledger, std::vector<std::string>& notes,
+    const std::function<void(const std::string& line)>& progress);
 
 /// True for the tensors that choose_types() stores as F32.
 bool stays_f32(const TensorInfo& tensor);

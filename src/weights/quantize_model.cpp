@@ -120,6 +120,11 @@ double output_loss(std::span<const float> w, std::span<const float> importance, 
 std::vector<DType> types_for_size(TensorSource& source, const std::string& path, const QuantizeOptions& options,
                                   const std::function<void(size_t, size_t)>& progress) {
   const std::span<const TensorInfo> tensors = source.tensors();
+  for (DType candidate : options.candidates) {
+    if (!is_stream(candidate)) continue;
+    fail(ErrorCode::kInvalidArgument, "[quantize] expected candidates of a fixed number of bits, found {}",
+         dtype_info(candidate).name);
+  }
   std::vector<std::vector<TypeChoice>> choices(tensors.size());
   std::vector<std::vector<DType>> types(tensors.size());
   std::vector<TensorInfo> smallest;
@@ -181,6 +186,11 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
   if (options.recipe != nullptr && options.recipe->base == DType::kBitStack) {
     return quantize_stack(given, path, options, ledger, progress);
   }
+  const bool is_aqlm = options.recipe != nullptr && options.recipe->base == DType::kAqlm && options.size == 0;
+  if (is_aqlm && (options.awq || options.gptq || options.clipping != Clipping::kNone || options.activation_bits < 8)) {
+    fail(ErrorCode::kInvalidArgument,
+         "[quantize] AQLM searches for its codes itself: expected no --awq, --method gptq, --clip or --activation-bits");
+  }
   std::vector<DType> types;
   if (options.size > 0) {
     types = types_for_size(given, path, options, [&](size_t, size_t) {
@@ -228,7 +238,23 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
       for (float& v : row) v = v > border ? border : v < -border ? -border : v;
     };
   }
-  return transcode(source, types, metadata, path, ledger, progress, hooks);
+  uint64_t done = 0;
+  std::vector<std::string> notes;
+  const std::function<void(const std::string&)> line = [&](const std::string& text) {
+    if (progress) progress(done, text);
+  };
+  if (is_aqlm) {
+    hooks.stream = aqlm_encoders(*options.recipe, options.calibration != nullptr ? &calibration : nullptr, ledger,
+                                 notes, line);
+  }
+  TranscodeReport report = transcode(source, types, metadata, path, ledger,
+                                     [&](uint64_t bytes, const std::string& tensor) {
+                                       done = bytes;
+                                       line(tensor);
+                                     },
+                                     hooks);
+  report.notes = std::move(notes);
+  return report;
 }
 
 }  // namespace mneme

@@ -10,7 +10,6 @@
 #include "base/parallel.h"
 #include "budget/buffer.h"
 #include "tensor/bipolar.h"
-#include "tensor/dfloat.h"
 #include "tensor/exact_conversion.h"
 #include "tensor/weight_format.h"
 #include "weights/gguf_writer.h"
@@ -35,11 +34,11 @@ struct SquaredSums {
 /// How the rows of a tensor are shared out: rows a unit, units between two writes.
 struct RowUnits {
   uint64_t unit, batch;
+  static constexpr uint64_t kStreamRows = 32;  ///< Streams are stored in tiles of 16 or 32 rows, decoded as a whole.
 
   explicit RowUnits(const TensorInfo& from) {
     const uint64_t columns = from.shape.from_last(0);
-    // Streams are stored in tiles of a few rows, which are decoded as a whole.
-    unit = std::max<uint64_t>(is_stream(from.dtype) ? dfloat::kTileRows : 1, kUnitElements / columns);
+    unit = std::max<uint64_t>(is_stream(from.dtype) ? kStreamRows : 1, kUnitElements / columns);
     batch = std::max<uint64_t>(1, kBatchElements / (unit * columns));
   }
   uint64_t batch_bytes(DType to, uint64_t columns) const { return row_bytes(to, columns) * unit * batch; }
@@ -141,8 +140,9 @@ bool convert_whole(const Conversion& how, Ledger& ledger, GgufWriter& writer, Te
   Buffer values(ledger, Tag::kScratch, rows * columns * sizeof(float), "a matrix to be quantised as a whole");
   Buffer blocks(ledger, Tag::kScratch, rows * bytes, "a matrix to be quantised as a whole");
   const auto decode = [&](const TensorView& view, std::span<float> to) {
-    parallel_for(div_up(rows, dfloat::kTileRows), 1, [&](size_t begin, size_t end) {
-      const uint64_t first = begin * dfloat::kTileRows, n = std::min<uint64_t>(end * dfloat::kTileRows, rows) - first;
+    constexpr uint64_t kUnit = RowUnits::kStreamRows;
+    parallel_for(div_up(rows, kUnit), 1, [&](size_t begin, size_t end) {
+      const uint64_t first = begin * kUnit, n = std::min<uint64_t>(end * kUnit, rows) - first;
       weight_format(view.dtype).decode_tile(view, {first, n, 0, columns}, to.data() + first * columns, columns);
     });
   };
@@ -160,6 +160,31 @@ bool convert_whole(const Conversion& how, Ledger& ledger, GgufWriter& writer, Te
   how.check(report);
   writer.write({blocks.data(), rows * bytes});
   return true;
+}
+
+/// Writes a stream, and measures what one that is not lossless lost.
+void write_stream(const MatrixEncoder& encoder, const TensorView& from, GgufWriter& writer, TensorReport& report) {
+  const bool loses = report.to == DType::kAqlm;
+  std::vector<std::byte> bytes;
+  encoder.write(from, [&](std::span<const std::byte> part) {
+    writer.write(part);
+    if (loses) bytes.insert(bytes.end(), part.begin(), part.end());
+  });
+  if (!loses) return;
+  const TensorView stored{report.to, from.shape, bytes.data(), bytes.size()};
+  const uint64_t unit = RowUnits::kStreamRows, columns = from.columns(), n_units = div_up(from.rows(), unit);
+  std::vector<SquaredSums> sums(n_units);
+  parallel_dynamic(n_units, [&](size_t i) {
+    const TileRange range{i * unit, std::min(unit, from.rows() - i * unit), 0, columns};
+    std::vector<float> original(range.n_rows * columns), back(original.size());
+    weight_format(from.dtype).decode_tile(from, range, original.data(), columns);
+    weight_format(stored.dtype).decode_tile(stored, range, back.data(), columns);
+    add_difference(original, back, sums[i]);
+  });
+  for (const SquaredSums& part : sums) {
+    report.squared_error += part.error;
+    report.squared_norm += part.norm;
+  }
 }
 
 /// Copies a tensor in pieces, for the sake of the progress bar.
@@ -185,10 +210,15 @@ void check_types(const TensorReport& report) {
   }
 }
 
-/// As WeightFormat::encoder(), with the tensor's name in what is thrown.
-std::unique_ptr<MatrixEncoder> encoder_of(DType to, const TensorView& from, const std::string& name) {
+/// The hooks' encoder or the format's, with the tensor's name in what is thrown.
+std::unique_ptr<MatrixEncoder> encoder_of(DType to, TensorSource& source, size_t i, const EncodeHooks& hooks) {
+  const TensorInfo& tensor = source.tensors()[i];
+  const std::string& name = tensor.name;
   try {
-    return weight_format(to).encoder(from);
+    if (hooks.stream) {
+      if (auto own = hooks.stream(tensor, to)) return own;
+    }
+    return weight_format(to).encoder(tensor.view(source.load(i).data()));
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}, in tensor '{}'", error.what(), name), error.hint());
   }
@@ -275,7 +305,7 @@ TranscodeReport transcode(TensorSource& source, std::span<const DType> types, co
     if (from.dtype == types[i]) {
       infos.back().stream_bytes = from.stream_bytes;
     } else if (is_stream(types[i])) {  // its size is found by reading it
-      streams[i] = encoder_of(types[i], from.view(source.load(i).data()), from.name);
+      streams[i] = encoder_of(types[i], source, i, hooks);
       infos.back().stream_bytes = streams[i]->bytes();
     } else {
       batch_bytes = std::max(batch_bytes, RowUnits(from).batch_bytes(types[i], from.shape.from_last(0)));
@@ -298,7 +328,7 @@ TranscodeReport transcode(TensorSource& source, std::span<const DType> types, co
     if (tensor.from == tensor.to) {
       copy_tensor(bytes, writer, bytes_done);
     } else if (streams[i] != nullptr) {
-      streams[i]->write(from, [&](std::span<const std::byte> part) { writer.write(part); });
+      write_stream(*streams[i], from, writer, tensor);
     } else {
       const TensorInfo& info = source.tensors()[i];
       const bool coded = dtype_info(tensor.to).block_elements > 1;

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "budget/ledger.h"
+#include "tensor/weight_format.h"
 #include "weights/metadata.h"
 #include "weights/tensor_source.h"
 
@@ -28,6 +30,7 @@ struct TensorReport {
 struct TranscodeReport {
   std::vector<TensorReport> tensors;
   uint64_t file_bytes = 0;
+  std::vector<std::string> notes;  ///< What was done otherwise than asked for, one line each.
 
   uint64_t elements() const;
   uint64_t bytes_before() const;
@@ -48,6 +51,8 @@ struct EncodeHooks {
   std::function<void(std::span<float> row, const float* importance, DType to)> prepare;
   /// Encodes a whole matrix, given as floats that may be overwritten, and returns true; or leaves it to the usual way.
   std::function<bool(const TensorInfo& tensor, std::span<float> values, DType to, std::byte* out)> whole;
+  /// The encoder of a tensor that becomes a stream, or null for the type's own (WeightFormat::encoder()).
+  std::function<std::unique_ptr<MatrixEncoder>(const TensorInfo& tensor, DType to)> stream;
 };
 
 /// Writes a GGUF file with the tensors of `source`, tensor i in type types[i]. Tensors that keep their type are copied;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -52,8 +53,18 @@ std::vector<std::string> split_commas(const std::string& text) {
   return out;
 }
 
+bool wants_gram(const Options& options) {
+  if (options.method == "gptq") return true;
+  const auto is_aqlm = [](const std::string& name) {
+    const QuantRecipe* recipe = find_quant_recipe(name);
+    return recipe != nullptr && recipe->base == DType::kAqlm;
+  };
+  const std::vector<std::string> formats = split_commas(options.compare.empty() ? options.format : options.compare);
+  return std::any_of(formats.begin(), formats.end(), is_aqlm);
+}
+
 /// Runs the model over the calibration text, in its own memory, which is given back before quantisation starts.
-Calibration calibrate_on(const Options& options, bool wants_gram) {
+Calibration calibrate_on(const Options& options) {
   constexpr uint32_t kWindow = 512;
   const std::string text = read_text_file(options.calibrate);
   Ledger ledger;
@@ -64,7 +75,7 @@ Calibration calibrate_on(const Options& options, bool wants_gram) {
   CalibrationOptions how;
   how.window = kWindow;
   how.max_windows = (options.calibration_tokens + kWindow - 1) / kWindow;
-  if (wants_gram) {
+  if (wants_gram(options)) {
     // Token tables are looked up, and an output matrix is not worth a gram matrix of its own inputs: one row a window.
     how.wants_gram = [](const std::string& name) { return name.starts_with("blk."); };
   }
@@ -120,7 +131,7 @@ void quantize(const Options& options, const GlobalOptions& global) {
     fail(ErrorCode::kInvalidArgument, "[quantize] expected --calibrate or --imatrix, found both");
   }
   Calibration calibration;
-  if (!options.calibrate.empty()) calibration = calibrate_on(options, how.gptq);
+  if (!options.calibrate.empty()) calibration = calibrate_on(options);
   if (!options.imatrix.empty()) calibration = Calibration::load(options.imatrix);
   if (calibration.size() > 0) how.calibration = &calibration;
   if (!options.save_imatrix.empty()) calibration.save(options.save_imatrix, options.calibrate);
@@ -148,15 +159,22 @@ void quantize(const Options& options, const GlobalOptions& global) {
   print_transcode_report(report, options.out, global);
 }
 
+/// Bits a weight, of streams about: AQLM without its codebooks.
+std::string bits_text(const QuantRecipe& recipe) {
+  const DTypeInfo& info = dtype_info(recipe.base);
+  if (recipe.base == DType::kAqlm) {
+    return fmt::format("> {:.3f}", static_cast<double>(recipe.scheme.codebooks * recipe.scheme.bits) /
+                                       static_cast<double>(recipe.scheme.group));
+  }
+  if (recipe.base == DType::kBitStack) return "~1-10";
+  if (is_stream(recipe.base)) return "~11-12";
+  return fmt::format("{:.3f}", 8.0 * static_cast<double>(info.block_bytes) / static_cast<double>(info.block_elements));
+}
+
 std::string format_list() {
   std::string out = "Formats:\n";
   for (const QuantRecipe& recipe : quant_recipes()) {
-    const DTypeInfo& info = dtype_info(recipe.base);
-    const std::string bits = is_stream(recipe.base)
-                                 ? std::string(recipe.base == DType::kBitStack ? "     ~1-10" : "   ~11-12")
-                                 : fmt::format("{:>9.3f}", 8.0 * static_cast<double>(info.block_bytes) /
-                                                               static_cast<double>(info.block_elements));
-    out += fmt::format("  {:<8} {} bits  {}\n", recipe.name, bits, recipe.summary);
+    out += fmt::format("  {:<9} {:>8} bits  {}\n", recipe.name, bits_text(recipe), recipe.summary);
   }
   return out;
 }
@@ -237,6 +255,8 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
       format_list() +
       "Vectors, norms, routers and position tables stay F32; the output matrix gets Q6_K or better.\n"
       "Example: mneme quantize model-f16.gguf model-q4.gguf --format Q4_K_M\n"
+      "AQLM: M codebooks of 2^B vectors of g weights; codebooks and scales come on top, more for small matrices.\n"
+      "Example: mneme quantize model.gguf vectors.gguf --format AQLM2x8g8 --calibrate text.txt\n"
       "Example: mneme quantize model.gguf stack.gguf --format BITSTACK --calibrate text.txt\n"
       "Example: mneme quantize model.gguf --compare BITMOD4,BITMOD3,Q4_0 --text wiki.txt --html formats.html");
   command->callback([options, &global] { quantize(*options, global); });

@@ -9,9 +9,11 @@
 #include <limits>
 #include <utility>
 
+#include "base/half.h"
 #include "kernels/products/formats.h"
 #include "kernels/products/product_table.h"
 #include "kernels/products/target.h"
+#include "tensor/aqlm.h"
 #include "tensor/bitstack.h"
 #include "tensor/dfloat.h"
 
@@ -22,6 +24,9 @@ HWY_PUSH_ATTRIBUTES("avx2,fma,f16c")
 #include "kernels/products/avx2-isa.h"
 //
 #include "kernels/products/activations-inl.h"
+#include "kernels/products/look_up_avx2-inl.h"
+//
+#include "kernels/products/aqlm_tables-inl.h"
 #include "kernels/products/bit_planes-inl.h"
 #include "kernels/products/stripes-inl.h"
 
@@ -30,8 +35,9 @@ HWY_POP_ATTRIBUTES
 namespace mneme::kernels::products {
 
 const ProductTable& avx2_table() {
-  static constexpr ProductTable kTable = {&avx2::find_entry, &avx2::plane_entry, &avx2::signs_entry,
-                                          &avx2::quantize,   &avx2::to_bf16,     &avx2::quantize_planes};
+  static constexpr ProductTable kTable = {
+      &avx2::find_entry, &avx2::plane_entry,     &avx2::signs_entry,         &avx2::quantize,
+      &avx2::to_bf16,    &avx2::quantize_planes, &avx2::make_look_up_tables, &avx2::look_up};
   return kTable;
 }
 

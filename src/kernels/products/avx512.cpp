@@ -15,9 +15,11 @@
 #include <limits>
 #include <utility>
 
+#include "base/half.h"
 #include "kernels/products/formats.h"
 #include "kernels/products/product_table.h"
 #include "kernels/products/target.h"
+#include "tensor/aqlm.h"
 #include "tensor/bitstack.h"
 #include "tensor/dfloat.h"
 
@@ -28,6 +30,9 @@ HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni
 #include "kernels/products/avx512-isa.h"
 //
 #include "kernels/products/activations-inl.h"
+#include "kernels/products/look_up_avx2-inl.h"
+//
+#include "kernels/products/aqlm_tables-inl.h"
 #include "kernels/products/bit_planes-inl.h"
 #include "kernels/products/stripes-inl.h"
 
@@ -36,8 +41,9 @@ HWY_POP_ATTRIBUTES
 namespace mneme::kernels::products {
 
 const ProductTable& avx512_table() {
-  static constexpr ProductTable kTable = {&avx512::find_entry, &avx512::plane_entry, &avx512::signs_entry,
-                                          &avx512::quantize,   &avx512::to_bf16,     &avx512::quantize_planes};
+  static constexpr ProductTable kTable = {
+      &avx512::find_entry, &avx512::plane_entry,     &avx512::signs_entry,         &avx512::quantize,
+      &avx512::to_bf16,    &avx512::quantize_planes, &avx512::make_look_up_tables, &avx512::look_up};
   return kTable;
 }
 

@@ -38,10 +38,30 @@ struct StripeJob {
   const uint16_t* bf16;  ///< [tile][token][columns in tile, rounded up to even]
   const float* f32;      ///< [tile][token][columns in tile]
   PlaneActivations planes;
-  const float* bias;     ///< [rows] or null
+  const float* bias;  ///< [rows] or null
   float* y;
   size_t y_stride;
   float* sums;  ///< Working memory: n_tokens x kMaxJobRows floats, 64-byte aligned.
+};
+
+/// Products with AQLM matrices by tables (aqlm_tables-inl.h). Tables are numbered group by group, then codebook.
+constexpr size_t kTablesAScale = 16, kMostTableEntries = 256;
+struct LookUpBooks {
+  const float* values;  ///< Codebooks [codebook][in group][size], zeros behind the last entry.
+  size_t n_books, group, size, n_tables;
+};
+/// One call for stripes of 32 rows and all tokens.
+struct LookUpJob {
+  const uint8_t* codes;         ///< As they are stored, from the first stripe of the matrix on.
+  const std::byte* row_scales;  ///< f16 [rows]
+  const int8_t* tables;         ///< [token][table][size]
+  const float* scales;          ///< [token][block of kTablesAScale tables]
+  size_t token_bytes, n_blocks, n_tables, size;
+  unsigned bits;
+  size_t n_tokens, n_rows, first_stripe, last_stripe;
+  const float* bias;  ///< [rows] or null
+  float* y;
+  size_t y_stride;
 };
 
 /// Rows that a kernel works on at a time at most.
@@ -68,6 +88,10 @@ struct ProductTable {
   void (*to_bf16)(const float* x, size_t n, uint16_t* out);
   /// Quantises 128 floats to `bits` planes of four words and their scale.
   void (*quantize_planes)(const float* x, int bits, uint32_t* planes, float* scale);
+  /// Makes the tables of one block for an input of `columns` floats, and their scale.
+  void (*make_look_up_tables)(const LookUpBooks& books, const float* x, size_t columns, size_t block, int8_t* tables,
+                              float* scale);
+  void (*look_up)(const LookUpJob& job);
 };
 
 /// The table of the active target.

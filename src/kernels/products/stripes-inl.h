@@ -5,6 +5,7 @@
 
 #include "kernels/products/bitstack_tile-inl.h"
 #include "kernels/products/operands-inl.h"
+#include "tensor/aqlm_tile-inl.h"
 #include "tensor/dfloat_tile-inl.h"
 
 // Loops over stripes, tiles and groups of tokens, and the table of what this target runs. Compiled once a target.
@@ -147,6 +148,36 @@ struct F32Product {
   }
 };
 
+/// f32 products of AQLM matrices (tensor/aqlm.h), whose tiles are decoded whole first.
+struct AqlmProduct {
+  template <size_t kStripes>
+  static void sum(const StripeJob& job, size_t stripe) {
+    static constexpr auto kMicros = f32_micros<false, kStripes>(std::make_index_sequence<Isa::kFloatTokens>());
+    const Matrix& matrix = *job.matrix;
+    const aqlm::Layout layout = aqlm::layout_of(matrix.rows, matrix.columns, matrix.data);
+    const size_t group = layout.scheme.group;
+    for (size_t k = 0; k < matrix.columns; k += kTileColumns) {
+      const size_t columns = std::min(kTileColumns, matrix.columns - k);
+      alignas(64) float decoded[kStripes][kTileColumns * kStripeRows];
+      const uint8_t* weights[kStripes];
+      for (size_t s = 0; s < kStripes; ++s) {
+        alignas(64) float rows[kStripeRows][kTileColumns];
+        const uint8_t* pointers[kStripeRows];
+        for (size_t r = 0; r < kStripeRows; ++r) pointers[r] = reinterpret_cast<const uint8_t*>(rows[r]);
+        const size_t row = (stripe + s) * kStripeRows;
+        aqlm::MNEME_TARGET::decode_rows(layout, matrix.data, row / aqlm::kStripe, row % aqlm::kStripe, kStripeRows,
+                                        k / group, (k + columns + group - 1) / group, rows[0], kTileColumns);
+        transpose_words(pointers, columns, reinterpret_cast<uint8_t*>(decoded[s]));
+        weights[s] = reinterpret_cast<const uint8_t*>(decoded[s]);
+      }
+      for_token_groups<Isa::kFloatTokens>(job.n_tokens, [&](size_t first, size_t count) {
+        const float* x = job.f32 + k * job.n_tokens + first * columns;
+        kMicros[count - 1](weights, x, columns, job.sums + first * kStripes * kStripeRows);
+      });
+    }
+  }
+};
+
 /// Where the bfloat16 tiles of a product come from.
 enum class Bf16Source : uint8_t { kRows, kPacked, kDf11, kDf12, kBitStack };
 
@@ -235,6 +266,8 @@ inline ProductEntry find_entry(DType dtype, Layout layout) {
       return {packed ? nullptr : &run<Bf16Product<Bf16Source::kDf12>>, Currency::kBf16};
     case DType::kBitStack:
       return {packed ? nullptr : &run<Bf16Product<Bf16Source::kBitStack>>, Currency::kBf16};
+    case DType::kAqlm:
+      return {packed ? nullptr : &run<AqlmProduct>, Currency::kF32};
     case DType::kF32:
       if (packed) return {&run<F32Product<DType::kF32, Layout::kPacked>>, Currency::kF32};
       break;
