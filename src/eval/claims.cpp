@@ -11,6 +11,7 @@
 #include "eval/bitstack_claims.h"
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
+#include "eval/mote_claims.h"
 #include "eval/precision_claims.h"
 #include "eval/quant_codegen_claims.h"
 #include "eval/vattention_claims.h"
@@ -28,6 +29,7 @@ std::span<const Claim> all_claims() {
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));
     for (Claim& claim : bitstack_claims()) all.push_back(std::move(claim));
     for (Claim& claim : quant_codegen_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : mote_claims()) all.push_back(std::move(claim));
     for (Claim& claim : ann_claims()) all.push_back(std::move(claim));
     return all;
   }();

@@ -18,6 +18,7 @@ std::span<const std::string_view> architecture_names();
 
 namespace arch {
 void build_bert(Model& model, WeightLoader& load, const Metadata& metadata);
+void build_deepseek(Model& model, WeightLoader& load, const Metadata& metadata);
 void build_gemma2(Model& model, WeightLoader& load, const Metadata& metadata);
 void build_gemma3(Model& model, WeightLoader& load, const Metadata& metadata);
 void build_gpt2(Model& model, WeightLoader& load, const Metadata& metadata);

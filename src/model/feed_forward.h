@@ -18,15 +18,18 @@ struct FeedForwardWeights {
 };
 std::unique_ptr<ChannelMixer> make_feed_forward(Activation activation, const FeedForwardWeights& weights);
 
-/// Mixture of experts: y = sum over the chosen experts of w_e * expert_e(x), each a gated feed-forward layer.
+/// Mixture of experts: y = shared(x) + sum over the chosen experts of scale * w_e * expert_e(x), each a gated feed-forward
+/// layer. Of the routed experts only those are read that a token of the batch was sent to.
 struct MixtureSpec {
   Activation activation = Activation::kSilu;
   uint32_t n_used = 0;         ///< Experts a token is sent to.
   bool renormalise = true;     ///< Divide the chosen weights by their sum.
+  float scale = 1;             ///< Of the chosen weights.
 };
 struct MixtureWeights {
   Linear router;               ///< [n_experts, E]; weights = softmax(router x) over all experts.
   std::vector<FeedForwardWeights> experts;
+  FeedForwardWeights shared;   ///< Sees every token; empty: none.
 };
 std::unique_ptr<ChannelMixer> make_mixture(const MixtureSpec& spec, MixtureWeights weights);
 

@@ -14,12 +14,13 @@ class Mixture : public ChannelMixer {
  public:
   Mixture(const MixtureSpec& spec, MixtureWeights weights) : spec_(spec), w_(std::move(weights)) {
     for (const FeedForwardWeights& expert : w_.experts) experts_.push_back(make_feed_forward(spec.activation, expert));
+    if (w_.shared.down) shared_ = make_feed_forward(spec.activation, w_.shared);
     width_ = w_.router.weight->columns();
   }
 
   size_t workspace_bytes(size_t n_tokens) const override {
     return Workspace::bytes_for(n_tokens * w_.experts.size()) + 2 * Workspace::bytes_for(n_tokens * width_) +
-           experts_.front()->workspace_bytes(n_tokens);
+           std::max(experts_.front()->workspace_bytes(n_tokens), shared_ ? shared_->workspace_bytes(n_tokens) : 0);
   }
 
   void forward(size_t n_tokens, Workspace& workspace, float* y) const override {
@@ -33,7 +34,11 @@ class Mixture : public ChannelMixer {
     std::vector<std::vector<std::pair<size_t, float>>> assigned(w_.experts.size());  // token, weight
     for (size_t t = 0; t < n_tokens; ++t) route(router + t * w_.experts.size(), t, assigned);
 
-    std::fill_n(y, n_tokens * width_, 0.0f);
+    if (shared_) {
+      shared_->forward(n_tokens, workspace, y);
+    } else {
+      std::fill_n(y, n_tokens * width_, 0.0f);
+    }
     for (size_t e = 0; e < assigned.size(); ++e) {
       const auto& tokens = assigned[e];
       if (tokens.empty()) continue;
@@ -60,13 +65,14 @@ class Mixture : public ChannelMixer {
     });
     float sum = 0;
     for (size_t i = 0; i < spec_.n_used; ++i) sum += scores[order[i]];
-    const float factor = spec_.renormalise ? 1 / std::max(sum, 6.1e-5f) : 1.0f;
+    const float factor = spec_.scale * (spec_.renormalise ? 1 / std::max(sum, 6.1e-5f) : 1.0f);
     for (size_t i = 0; i < spec_.n_used; ++i) assigned[order[i]].emplace_back(token, scores[order[i]] * factor);
   }
 
   MixtureSpec spec_;
   MixtureWeights w_;
   std::vector<std::unique_ptr<ChannelMixer>> experts_;
+  std::unique_ptr<ChannelMixer> shared_;
   size_t width_;
 };
 

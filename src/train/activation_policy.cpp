@@ -17,7 +17,10 @@ enum class ValueClass : uint8_t { kAnchor, kCheap, kRest };
 ValueClass class_of(const ValueInfo& value) {
   const auto is = [&](std::string_view name) { return value.name.ends_with(name); };
   if (is(".output") || is(".attended") || is(".lse") || is("embedded") || is("final")) return ValueClass::kAnchor;
-  return is(".attn_norm") || is(".ffn_norm") || is(".product") ? ValueClass::kCheap : ValueClass::kRest;
+  // What a router decided is never decided twice: a last digit could send a token elsewhere.
+  if (is("_exps.weights") || is("_exps.probabilities") || is("_exps.route")) return ValueClass::kAnchor;
+  const bool cheap = is(".attn_norm") || is(".ffn_norm") || is(".product") || is("_exps.gathered");
+  return cheap ? ValueClass::kCheap : ValueClass::kRest;
 }
 
 /// Whether a value is used by the last block or after it, whose backward comes right after forward.
@@ -29,8 +32,7 @@ bool is_used_last(const Program<float>& program, const ValueInfo& value) {
 
 /// A micro-batch that is one sequence, for counting operations.
 struct OneSequence {
-  explicit OneSequence(size_t n)
-      : tokens(n, 0), weights(n, 1.0f), starts{0, static_cast<uint32_t>(n)} {}
+  explicit OneSequence(size_t n) : tokens(n, 0), weights(n, 1.0f), starts{0, static_cast<uint32_t>(n)} {}
   Batch view() const { return {tokens, tokens, weights, starts, 1.0 / static_cast<double>(tokens.size())}; }
 
   std::vector<int32_t> tokens;
@@ -88,8 +90,9 @@ bool SavingChoice::offloads() const {
 
 std::string SavingChoice::description() const {
   const bool moves_rest = rest == Saving::kOffload;
-  const std::string share = moves_rest && offloaded_share < 1 ? fmt::format("{:.0f} % of the rest", 100 * offloaded_share)
-                                                              : std::string("the rest");
+  const std::string share = moves_rest && offloaded_share < 1
+                                ? fmt::format("{:.0f} % of the rest", 100 * offloaded_share)
+                                : std::string("the rest");
   if (anchors == Saving::kOffload) return moves_rest ? "anchors and " + share + " to disk" : "anchors to disk";
   if (moves_rest) return "anchors kept, " + share + " to disk";
   if (rest == Saving::kRecompute) return "anchors only";

@@ -1,5 +1,8 @@
 #include "train/export_gguf.h"
 
+#include <optional>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -11,39 +14,69 @@ namespace mneme::train {
 namespace {
 
 /// general.file_type: that of most weights.
-uint32_t file_type_of(DType dtype, const WeightRounding& rounding) {
-  if (rounding) {
+uint32_t file_type_of(DType dtype, const LlamaModel<float>& model) {
+  std::optional<DType> trained_for;
+  if (model.weight_rounding()) trained_for = model.weight_rounding().dtype;
+  if (model.experts() && model.experts()->ternary) trained_for = DType::kTQ2_0;
+  if (trained_for) {
     for (const QuantRecipe& recipe : quant_recipes()) {
-      if (recipe.base == rounding.dtype) return recipe.file_type;
+      if (recipe.base == *trained_for) return recipe.file_type;
     }
   }
   switch (dtype) {
-    case DType::kF32: return 0;
-    case DType::kF16: return 1;
-    case DType::kQ8_0: return 7;
-    case DType::kBF16: return 32;
+    case DType::kF32:
+      return 0;
+    case DType::kF16:
+      return 1;
+    case DType::kQ8_0:
+      return 7;
+    case DType::kBF16:
+      return 32;
     default:
       fail(ErrorCode::kUnsupported, "[export] expected F32, F16, BF16 or Q8_0, found {}", dtype_info(dtype).name);
   }
 }
 
+/// The architecture that says what the model computes, and under whose name programs know it. That of DeepSeekMoE
+/// (arXiv 2401.06066) is a llama with shared experts and routed ones whose probabilities are not divided by their sum;
+/// experts without shared ones are a llama's, divided by their sum.
+const char* architecture_of(const LlamaModel<float>& model) {
+  return model.experts() && model.experts()->shared != ExpertOptions::Shared::kNone ? "deepseek" : "llama";
+}
+
+void add_experts(const LlamaModel<float>& model, Metadata& metadata) {
+  const ExpertOptions& experts = *model.experts();
+  const std::string prefix = std::string(architecture_of(model)) + ".";
+  metadata.set_u32(prefix + "expert_count", static_cast<uint32_t>(experts.count));
+  metadata.set_u32(prefix + "expert_used_count", static_cast<uint32_t>(experts.used));
+  if (experts.shared == ExpertOptions::Shared::kNone) return;
+  metadata.set_u32(prefix + "expert_feed_forward_length", static_cast<uint32_t>(model.sizes().ffn_width));
+  metadata.set_u32(prefix + "expert_shared_count", 1);
+  metadata.set_f32(prefix + "expert_weights_scale", 1.0f);
+  metadata.set_u32(prefix + "leading_dense_block_count", static_cast<uint32_t>(model.expert_layers().at(0).layer));
+}
+
 Metadata metadata_of(const std::string& name, const LlamaModel<float>& model, DType dtype) {
   const LlamaSizes& sizes = model.sizes();
   Metadata metadata;
-  const auto number = [&](const char* key, size_t value) { metadata.set_u32(key, static_cast<uint32_t>(value)); };
-  metadata.set_string("general.architecture", "llama");
+  const std::string architecture = architecture_of(model);
+  const auto number = [&](const char* key, size_t value) {
+    metadata.set_u32(architecture + key, static_cast<uint32_t>(value));
+  };
+  metadata.set_string("general.architecture", architecture);
   metadata.set_string("general.name", name);
-  number("general.file_type", file_type_of(dtype, model.weight_rounding()));
-  number("llama.vocab_size", sizes.vocabulary);
-  number("llama.context_length", sizes.context);
-  number("llama.embedding_length", sizes.width);
-  number("llama.block_count", sizes.n_layers);
-  number("llama.feed_forward_length", sizes.ffn_width);
-  number("llama.attention.head_count", sizes.n_heads);
-  number("llama.attention.head_count_kv", sizes.n_kv_heads);
-  number("llama.rope.dimension_count", sizes.head_dim());
-  metadata.set_f32("llama.rope.freq_base", static_cast<float>(sizes.rope_base));
-  metadata.set_f32("llama.attention.layer_norm_rms_epsilon", static_cast<float>(sizes.norm_eps));
+  metadata.set_u32("general.file_type", file_type_of(dtype, model));
+  number(".vocab_size", sizes.vocabulary);
+  number(".context_length", sizes.context);
+  number(".embedding_length", sizes.width);
+  number(".block_count", sizes.n_layers);
+  number(".feed_forward_length", sizes.ffn_width);
+  number(".attention.head_count", sizes.n_heads);
+  number(".attention.head_count_kv", sizes.n_kv_heads);
+  number(".rope.dimension_count", sizes.head_dim());
+  metadata.set_f32(architecture + ".rope.freq_base", static_cast<float>(sizes.rope_base));
+  metadata.set_f32(architecture + ".attention.layer_norm_rms_epsilon", static_cast<float>(sizes.norm_eps));
+  if (model.experts()) add_experts(model, metadata);
   return metadata;
 }
 
@@ -76,7 +109,7 @@ void add_vocabulary(const TrainTokenizer& tokenizer, Metadata& metadata) {
   metadata.set_string("tokenizer.chat_template", chat_template());
 }
 
-/// The values of a matrix that are encoded: rounded as in training, where encoding doesn't do that by itself.
+/// Values as training saw them, where encoding doesn't round like that by itself.
 std::vector<float> exported_values(const Parameter<float>& parameter, const WeightRounding& rounding) {
   std::vector<float> values(parameter.size());
   for (size_t i = 0; i < parameter.rows; ++i) copy_row(parameter, i, values.data() + i * parameter.columns);
@@ -86,8 +119,75 @@ std::vector<float> exported_values(const Parameter<float>& parameter, const Weig
   return rounded;
 }
 
-bool is_linear(const Parameter<float>& parameter) {
-  return parameter.role == Role::kAttention || parameter.role == Role::kFeedForward;
+/// What training rounds a matrix to.
+WeightRounding rounding_of(const LlamaModel<float>& model, const Parameter<float>& parameter) {
+  const bool linear = parameter.role == Role::kAttention || parameter.role == Role::kFeedForward;
+  if (!linear || parameter.frozen) return {};
+  if (!model.experts()) return model.weight_rounding();
+  const bool shared = parameter.name.find("_shexp.") != std::string::npos;
+  const bool ternary = is_routed_expert(parameter.name) ? model.experts()->ternary : shared;
+  return ternary ? WeightRounding::parse("ternary") : WeightRounding();
+}
+
+/// Frozen matrices that lie in blocks stay as they are.
+bool keeps_blocks(const Parameter<float>& parameter) {
+  return parameter.frozen && parameter.is_packed() && is_quantized(parameter.packed.dtype);
+}
+
+DType type_of(const LlamaModel<float>& model, const Parameter<float>& parameter, DType dtype) {
+  if (!parameter.is_matrix() || parameter.role == Role::kRouter) return DType::kF32;
+  if (keeps_blocks(parameter)) return parameter.packed.dtype;
+  const WeightRounding rounding = rounding_of(model, parameter);
+  const DType type = rounding ? rounding.dtype : dtype;
+  const size_t block = dtype_info(type).block_elements;
+  if (parameter.columns % block != 0) {
+    fail(ErrorCode::kUnsupported, "[export] expected rows of a multiple of {} for {}, found {} in {}", block,
+         dtype_info(type).name, parameter.columns, parameter.name);
+  }
+  return type;
+}
+
+/// A tensor of the file: one parameter, or the experts of a stack in order.
+struct Exported {
+  TensorInfo info;
+  std::vector<const Parameter<float>*> parts;
+};
+
+std::vector<Exported> tensors_of(LlamaModel<float>& model, DType dtype) {
+  std::vector<Exported> tensors;
+  for (const Parameter<float>& p : model.parameters().all()) {
+    const std::string name = stored_name(p.name);
+    if (is_routed_expert(p.name) && !tensors.empty() && tensors.back().info.name == name) {
+      tensors.back().parts.push_back(&p);
+      continue;
+    }
+    const bool stacked = is_routed_expert(p.name), is_vector = p.rows == 1 && !stacked && p.role != Role::kRouter;
+    const Shape shape = stacked     ? Shape{model.experts()->count, p.rows, p.columns}
+                        : is_vector ? Shape{p.columns}
+                                    : Shape{p.rows, p.columns};
+    tensors.push_back({{name, type_of(model, p, dtype), shape}, {&p}});
+  }
+  // Readers of the deepseek architecture expect an output matrix of its own.
+  if (model.sizes().tied_head && std::string_view(architecture_of(model)) == "deepseek") {
+    Exported output = tensors.front();
+    output.info.name = "output.weight";
+    tensors.push_back(output);
+  }
+  return tensors;
+}
+
+void write_matrix(const LlamaModel<float>& model, const Parameter<float>& parameter, DType dtype, GgufWriter& writer) {
+  if (keeps_blocks(parameter)) {
+    writer.write({parameter.packed.data, parameter.packed.bytes()});
+    return;
+  }
+  const DTypeInfo& type = dtype_info(dtype);
+  std::vector<std::byte> row(row_bytes(dtype, parameter.columns));
+  const std::vector<float> values = exported_values(parameter, rounding_of(model, parameter));
+  for (size_t i = 0; i < parameter.rows; ++i) {
+    type.encode(values.data() + i * parameter.columns, nullptr, row.data(), parameter.columns);
+    writer.write(row);
+  }
 }
 
 }  // namespace
@@ -106,30 +206,12 @@ void export_gguf(const std::string& path, const std::string& name, LlamaModel<fl
       if (entry.key.starts_with("tokenizer.")) metadata.set(entry.key, entry.value);
     }
   }
-  const WeightRounding& rounding = model.weight_rounding();
+  const std::vector<Exported> tensors = tensors_of(model, dtype);
   std::vector<TensorInfo> infos;
-  for (const Parameter<float>& parameter : model.parameters().all()) {
-    const bool matrix = parameter.is_matrix();
-    const DType type = rounding && is_linear(parameter) ? rounding.dtype : dtype;
-    const size_t block = dtype_info(type).block_elements;
-    if (matrix && parameter.columns % block != 0) {
-      fail(ErrorCode::kUnsupported, "[export] expected rows of a multiple of {} for {}, found {} in {}", block,
-           dtype_info(type).name, parameter.columns, parameter.name);
-    }
-    infos.push_back({parameter.name, matrix ? type : DType::kF32,
-                     matrix ? Shape{parameter.rows, parameter.columns} : Shape{parameter.columns}});
-  }
+  for (const Exported& tensor : tensors) infos.push_back(tensor.info);
   GgufWriter writer(path, metadata, infos);
-  std::vector<std::byte> row;
-  size_t index = 0;
-  for (const Parameter<float>& parameter : model.parameters().all()) {
-    const DTypeInfo& type = dtype_info(infos[index++].dtype);
-    row.resize(row_bytes(type.dtype, parameter.columns));
-    const std::vector<float> values = exported_values(parameter, is_linear(parameter) ? rounding : WeightRounding{});
-    for (size_t i = 0; i < parameter.rows; ++i) {
-      type.encode(values.data() + i * parameter.columns, nullptr, row.data(), parameter.columns);
-      writer.write(row);
-    }
+  for (const Exported& tensor : tensors) {
+    for (const Parameter<float>* part : tensor.parts) write_matrix(model, *part, tensor.info.dtype, writer);
   }
   writer.finish();
 }

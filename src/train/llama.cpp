@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/philox.h"
+#include "train/ops/dispatch.h"
 
 namespace mneme::train {
 
@@ -26,6 +27,7 @@ template <typename T>
 LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, const LlamaOptions& options)
     : sizes_(sizes), format_(options.format), rounding_(options.rounding), weight_rounding_(options.weight_rounding) {
   sizes.check();
+  if (options.experts != nullptr) experts_ = *options.experts;
   rope_ = std::make_shared<const RopeTable<T>>(sizes.context, sizes.head_dim(), sizes.rope_base);
   Parameter<T>& embedding = parameters_.add("token_embd.weight", Role::kEmbedding, sizes.vocabulary, sizes.width);
   ValueId x = program_.value("embedded", sizes.width);
@@ -54,6 +56,7 @@ LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, const LlamaOp
 template <typename T>
 void LlamaModel<T>::freeze(Ledger& ledger, const ModelFile& base) {
   for (Parameter<T>& parameter : parameters_.all()) {
+    if (experts_ && !experts_->freezes(parameter.name)) continue;
     const TensorView& stored = tensor_of(base, parameter);
     parameter.frozen = true;
     if (!parameter.is_matrix()) continue;
@@ -137,7 +140,7 @@ void LlamaModel<T>::add_linear(ValueId x, std::vector<ValueId> y, std::vector<Pa
 
 template <typename T>
 ValueId LlamaModel<T>::add_layer(size_t index, ValueId x) {
-  const size_t d = sizes_.width, kv = sizes_.n_kv_heads * sizes_.head_dim(), f = sizes_.ffn_width;
+  const size_t d = sizes_.width, kv = sizes_.n_kv_heads * sizes_.head_dim();
   const auto eps = static_cast<T>(sizes_.norm_eps);
   const auto weight = [&](const char* name, Role role, size_t rows, size_t columns) {
     return &parameters_.add(fmt::format("blk.{}.{}.weight", index, name), role, rows, columns);
@@ -160,14 +163,102 @@ ValueId LlamaModel<T>::add_layer(size_t index, ValueId x) {
   add_linear(attended, {projected}, {weight("attn_output", Role::kAttention, d, d)});
   program_.template add<Add<T>>({x, projected}, {middle}, d);
 
-  const ValueId ffn_normed = value("ffn_norm", d), gate = value("gate", f), up = value("up", f), product = value("product", f);
+  const ValueId ffn_normed = value("ffn_norm", d), result = value("output", d);
   program_.template add<RmsNorm<T>>({middle}, {ffn_normed}, weight("ffn_norm", Role::kNorm, 1, d), eps);
-  Parameter<T>* const w_gate = weight("ffn_gate", Role::kFeedForward, f, d);
-  add_linear(ffn_normed, {gate, up}, {w_gate, weight("ffn_up", Role::kFeedForward, f, d)});
+  const bool mixes = experts_ && experts_->converts(index);
+  const ValueId added = mixes ? add_experts(index, ffn_normed) : add_feed_forward(index, "", ffn_normed);
+  program_.template add<Add<T>>({middle, added}, {result}, d);
+  return result;
+}
+
+template <typename T>
+ValueId LlamaModel<T>::add_feed_forward(size_t index, const std::string& suffix, ValueId x) {
+  const size_t d = sizes_.width, f = sizes_.ffn_width;
+  const auto weight = [&](const char* name, size_t rows, size_t columns) {
+    return &parameters_.add(fmt::format("blk.{}.{}{}.weight", index, name, suffix), Role::kFeedForward, rows, columns);
+  };
+  const auto value = [&](const char* name, size_t columns) {
+    return program_.value(fmt::format("{}{}.{}", index, suffix, name), columns);
+  };
+  const ValueId gate = value("gate", f), up = value("up", f), product = value("product", f), down = value("down", d);
+  Parameter<T>* const w_gate = weight("ffn_gate", f, d);
+  add_linear(x, {gate, up}, {w_gate, weight("ffn_up", f, d)});
   program_.template add<SwiGlu<T>>({gate, up}, {product}, f);
-  const ValueId down = value("down", d), result = value("output", d);
-  add_linear(product, {down}, {weight("ffn_down", Role::kFeedForward, d, f)});
-  program_.template add<Add<T>>({middle, down}, {result}, d);
+  add_linear(product, {down}, {weight("ffn_down", d, f)});
+  return down;
+}
+
+template <typename T>
+std::vector<Parameter<T>*> LlamaModel<T>::expert_weights(size_t index, const char* name, size_t rows, size_t columns) {
+  std::vector<Parameter<T>*> list;
+  for (size_t e = 0; e < experts_->count; ++e) {
+    list.push_back(
+        &parameters_.add(fmt::format("blk.{}.{}_exps.weight[{}]", index, name, e), Role::kFeedForward, rows, columns));
+  }
+  return list;
+}
+
+template <typename T>
+ValueId LlamaModel<T>::add_ternary_expert(size_t index, ValueId x) {
+  const size_t d = sizes_.width, f = sizes_.ffn_width;
+  const auto weight = [&](const char* name, size_t rows, size_t columns) {
+    return &parameters_.add(fmt::format("blk.{}.{}_shexp.weight", index, name), Role::kFeedForward, rows, columns);
+  };
+  const auto value = [&](const char* name, size_t columns) {
+    return program_.value(fmt::format("{}_shexp.{}", index, name), columns);
+  };
+  const typename ExpertLinear<T>::Options how{1, true, experts_->activations};
+  const ValueId gate = value("gate", f), up = value("up", f), product = value("product", f), down = value("down", d);
+  Parameter<T>* const w_gate = weight("ffn_gate", f, d);
+  Parameter<T>* const w_up = weight("ffn_up", f, d);
+  program_.template add<ExpertLinear<T>>({x}, {gate, up}, std::vector<std::vector<Parameter<T>*>>{{w_gate}, {w_up}},
+                                         how);
+  program_.template add<SwiGlu<T>>({gate, up}, {product}, f);
+  program_.template add<ExpertLinear<T>>({product}, {down},
+                                         std::vector<std::vector<Parameter<T>*>>{{weight("ffn_down", d, f)}}, how);
+  return down;
+}
+
+template <typename T>
+ValueId LlamaModel<T>::add_experts(size_t index, ValueId x) {
+  using Shared = ExpertOptions::Shared;
+  const ExpertOptions& e = *experts_;
+  const size_t d = sizes_.width, f = sizes_.ffn_width, k = e.used;
+  const auto value = [&](const char* name, size_t columns) {
+    return program_.value(fmt::format("{}_exps.{}", index, name), columns);
+  };
+  ExpertLayer<T> layer;
+  layer.layer = index;
+  layer.first_op = program_.ops().size();
+  layer.input = x;
+  layer.n_parameters = parameters_.all().size();
+  std::vector<ValueId> combined;
+  if (e.shared == Shared::kFrozen) combined = {add_feed_forward(index, "_shexp", x)};
+  if (e.shared == Shared::kTernary) combined = {add_ternary_expert(index, x)};
+
+  const ValueId weights = value("weights", k), probabilities = value("probabilities", e.count);
+  const ValueId route = value("route", 2 * k), gathered = value("gathered", k * d);
+  Parameter<T>& w_router = parameters_.add(fmt::format("blk.{}.ffn_gate_inp.weight", index), Role::kRouter, e.count, d);
+  layer.router = &program_.template add<Router<T>>({x}, {weights, probabilities, route}, &w_router, k, e.renormalises(),
+                                                   e.balance);
+  program_.template add<Gather<T>>({x, route}, {gathered}, d, k);
+  const ValueId gate = value("gate", k * f), up = value("up", k * f), product = value("product", k * f);
+  const ValueId down = value("down", k * d), result = value("mixed", d);
+  const typename ExpertLinear<T>::Options how{k, e.ternary, e.activations};
+  auto w_gate = expert_weights(index, "ffn_gate", f, d);
+  auto w_up = expert_weights(index, "ffn_up", f, d);
+  program_.template add<ExpertLinear<T>>(
+      {gathered, route}, {gate, up}, std::vector<std::vector<Parameter<T>*>>{std::move(w_gate), std::move(w_up)}, how);
+  program_.template add<SwiGlu<T>>({gate, up}, {product}, k * f);
+  program_.template add<ExpertLinear<T>>(
+      {product, route}, {down}, std::vector<std::vector<Parameter<T>*>>{expert_weights(index, "ffn_down", d, f)}, how);
+  combined.insert(combined.begin(), {down, weights, route});
+  program_.template add<Combine<T>>(combined, {result}, d, k);
+
+  layer.n_ops = program_.ops().size() - layer.first_op;
+  layer.n_parameters = parameters_.all().size() - layer.n_parameters;
+  layer.output = result;
+  expert_layers_.push_back(layer);
   return result;
 }
 

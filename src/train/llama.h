@@ -1,13 +1,18 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "budget/ledger.h"
 #include "train/adapter.h"
+#include "train/experts.h"
 #include "train/ops/attention.h"
 #include "train/ops/cross_entropy.h"
+#include "train/ops/expert_linear.h"
 #include "train/ops/linear.h"
+#include "train/ops/router.h"
 #include "train/ops/row_ops.h"
 #include "train/tape/program.h"
 #include "weights/adapter_file.h"
@@ -32,11 +37,24 @@ struct LlamaOptions {
   OperandRounding rounding;        ///< Of the linear layers of the blocks; embedding, scores and head stay as they are.
   WeightRounding weight_rounding;  ///< Likewise.
   bool bf16_weights = false;       ///< Trained matrices are stored in bfloat16 and multiplied in f32 (bf16_weights.h).
-  const ModelFile* base = nullptr;  ///< All its weights are frozen, its matrices stay as stored. Outlives the model.
+  /// All its weights are frozen, its matrices stay as stored; with experts, those that these freeze. Outlives the
+  /// model.
+  const ModelFile* base = nullptr;
   std::vector<const AdapterFile*> below;    ///< Frozen adapters of the base.
   const AdapterOptions* adapter = nullptr;  ///< The adapter that is trained; null: everything but a base is.
   /// Parameters get no memory and the program can't run; an adapter then needs no base. For planned_memory().
   bool plan_only = false;
+  const ExpertOptions* experts = nullptr;  ///< Mixtures in place of feed-forward networks; null: none.
+};
+
+/// A layer's mixture of experts in a program.
+template <typename T>
+struct ExpertLayer {
+  size_t layer = 0;
+  size_t first_op = 0, n_ops = 0;  ///< Its ops.
+  ValueId input = 0, output = 0;   ///< The normed rows, and what the mixture adds to the residual.
+  size_t n_parameters = 0;
+  Router<T>* router = nullptr;
 };
 
 /// A trainable llama: its parameters, with GGUF tensor names, and the program of one step.
@@ -47,7 +65,7 @@ class LlamaModel {
   /// or adapters don't fit the sizes.
   LlamaModel(Ledger& ledger, const LlamaSizes& sizes, const LlamaOptions& options);
   LlamaModel(Ledger& ledger, const LlamaSizes& sizes, GemmFormat format)
-      : LlamaModel(ledger, sizes, LlamaOptions{format, {}, {}, false, nullptr, {}, nullptr, false}) {}
+      : LlamaModel(ledger, sizes, LlamaOptions{format, {}, {}, false, nullptr, {}, nullptr, false, nullptr}) {}
   LlamaModel(const LlamaModel&) = delete;
   LlamaModel& operator=(const LlamaModel&) = delete;
 
@@ -66,6 +84,9 @@ class LlamaModel {
   /// Adapters of a matrix, frozen ones first.
   std::vector<LowRank<T>> low_rank_of(const Parameter<T>& weight) const;
   CrossEntropy<T>& loss() { return *loss_; }
+  /// What the mixtures are; nothing for a dense model.
+  const std::optional<ExpertOptions>& experts() const { return experts_; }
+  const std::vector<ExpertLayer<T>>& expert_layers() const { return expert_layers_; }
   /// Output of the last norm, the input of the head.
   ValueId final_hidden() const { return final_hidden_; }
 
@@ -82,6 +103,14 @@ class LlamaModel {
   };
 
   ValueId add_layer(size_t index, ValueId x);
+  /// Output of a gated feed-forward network whose tensors are called ffn_gate + suffix, ...
+  ValueId add_feed_forward(size_t index, const std::string& suffix, ValueId x);
+  /// Output of a mixture of experts.
+  ValueId add_experts(size_t index, ValueId x);
+  /// Its shared expert, trained in ternary weights.
+  ValueId add_ternary_expert(size_t index, ValueId x);
+  /// Matrices of all experts, or of the shared one.
+  std::vector<Parameter<T>*> expert_weights(size_t index, const char* name, size_t rows, size_t columns);
   void add_linear(ValueId x, std::vector<ValueId> y, std::vector<Parameter<T>*> weights);
   /// Points the parameters at the base; vectors are decoded by load_frozen().
   void freeze(Ledger& ledger, const ModelFile& base);
@@ -94,6 +123,8 @@ class LlamaModel {
   GemmFormat format_;
   OperandRounding rounding_;
   WeightRounding weight_rounding_;
+  std::optional<ExpertOptions> experts_;
+  std::vector<ExpertLayer<T>> expert_layers_;
   ParameterSet<T> parameters_;
   std::vector<Place> places_;
   std::vector<Term> terms_;
@@ -104,7 +135,7 @@ class LlamaModel {
   ValueId final_hidden_ = 0;
 };
 
-/// The tensor of `file` for a parameter. Throws Error when it is missing or has another shape.
+/// The tensor of `file` for a parameter, under its dense_name(). Throws Error when it is missing or has another shape.
 template <typename T>
 const TensorView& tensor_of(const ModelFile& file, const Parameter<T>& parameter);
 

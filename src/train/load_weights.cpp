@@ -16,7 +16,8 @@ LlamaSizes llama_sizes_of(const ModelFile& file) {
     fail(ErrorCode::kUnsupported, "[load] {}: expected architecture llama, found {}", file.path(), architecture);
   }
   const NamedTensor* embedding = file.find("token_embd.weight");
-  if (embedding == nullptr) fail(ErrorCode::kCorruptData, "[load] {}: expected token_embd.weight, found none", file.path());
+  if (embedding == nullptr)
+    fail(ErrorCode::kCorruptData, "[load] {}: expected token_embd.weight, found none", file.path());
   LlamaSizes sizes;
   sizes.vocabulary = embedding->view.rows();
   sizes.width = metadata.get_u64("llama.embedding_length");
@@ -30,8 +31,8 @@ LlamaSizes llama_sizes_of(const ModelFile& file) {
   sizes.tied_head = file.find("output.weight") == nullptr;
   // Counts from a file: nothing is allocated that the file's own tensors do not account for.
   if (sizes.n_layers > file.tensors().size() || sizes.n_heads == 0 || sizes.n_heads > sizes.width) {
-    fail(ErrorCode::kCorruptData, "[load] {}: expected sizes that fit its tensors, found {} layers and {} heads", file.path(),
-         sizes.n_layers, sizes.n_heads);
+    fail(ErrorCode::kCorruptData, "[load] {}: expected sizes that fit its tensors, found {} layers and {} heads",
+         file.path(), sizes.n_layers, sizes.n_heads);
   }
   sizes.check();
   return sizes;
@@ -39,16 +40,15 @@ LlamaSizes llama_sizes_of(const ModelFile& file) {
 
 template <typename T>
 const TensorView& tensor_of(const ModelFile& file, const Parameter<T>& parameter) {
-  const NamedTensor* tensor = file.find(parameter.name);
-  if (tensor == nullptr) {
-    fail(ErrorCode::kNotFound, "[load] {}: expected tensor {}, found none", file.path(), parameter.name);
-  }
+  const std::string name = dense_name(parameter.name);
+  const NamedTensor* tensor = file.find(name);
+  if (tensor == nullptr) fail(ErrorCode::kNotFound, "[load] {}: expected tensor {}, found none", file.path(), name);
   if (tensor->view.columns() != parameter.columns || tensor->view.rows() != parameter.rows) {
-    fail(ErrorCode::kCorruptData, "[load] {}: expected {} of [{}, {}], found {}", file.path(), parameter.name,
-         parameter.rows, parameter.columns, tensor->view.shape.to_string());
+    fail(ErrorCode::kCorruptData, "[load] {}: expected {} of [{}, {}], found {}", file.path(), name, parameter.rows,
+         parameter.columns, tensor->view.shape.to_string());
   }
   if (!can_decode(tensor->view.dtype)) {
-    fail(ErrorCode::kUnsupported, "[load] {}: expected {} in a readable type, found {}", file.path(), parameter.name,
+    fail(ErrorCode::kUnsupported, "[load] {}: expected {} in a readable type, found {}", file.path(), name,
          dtype_info(tensor->view.dtype).name);
   }
   return tensor->view;
@@ -59,6 +59,9 @@ template const TensorView& tensor_of(const ModelFile&, const Parameter<double>&)
 
 void load_weights(const ModelFile& file, LlamaModel<float>& model) {
   for (Parameter<float>& parameter : model.parameters().all()) {
+    if (parameter.frozen) continue;
+    const bool draws = model.experts() && model.experts()->start == ExpertOptions::Start::kRandom;
+    if (parameter.role == Role::kRouter || (draws && is_routed_expert(parameter.name))) continue;
     const TensorView& stored = tensor_of(file, parameter);
     std::vector<float> row(parameter.columns);
     for (size_t i = 0; i < parameter.rows; ++i) {

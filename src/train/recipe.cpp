@@ -138,6 +138,39 @@ void read_quantization(Section s, Recipe& r) {
   if (r.rounding.operands != 0) s.complain("weights", "expected no [precision] with it, found one");
 }
 
+void read_experts(Section s, Recipe& r) {
+  using Shared = ExpertOptions::Shared;
+  using Start = ExpertOptions::Start;
+  ExpertOptions& e = r.experts.emplace();
+  constexpr double kMostExperts = 1024;
+  s.take("count", e.count, 1, kMostExperts);
+  s.take("used", e.used, 1, kMostExperts);
+  s.take_choice("shared", e.shared,
+                {{"frozen", Shared::kFrozen}, {"ternary", Shared::kTernary}, {"none", Shared::kNone}});
+  s.take_choice("precision", e.ternary, {{"ternary", true}, {"full", false}});
+  s.take_choice("activations", e.activations,
+                {{"blocks", ActivationRounding::kBlocks},
+                 {"tokens", ActivationRounding::kTokens},
+                 {"none", ActivationRounding::kNone}});
+  s.take_choice("start", e.start, {{"dense", Start::kDense}, {"random", Start::kRandom}});
+  s.take_choice("layers", e.alternate, {{"all", false}, {"alternate", true}});
+  s.take("balance", e.balance, 0, 1000);
+  s.take_choice("train", e.trains_all, {{"experts", false}, {"all", true}});
+  s.finish();
+  if (e.used > e.count) s.complain("used", fmt::format("expected at most count {}, found {}", e.count, e.used));
+  if (e.shared == Shared::kNone && e.used < 2) {
+    s.complain("used", "expected at least 2 without a shared expert, whose weights are divided by their sum, found 1");
+  }
+  if (s.has("activations") && !e.ternary && e.shared != Shared::kTernary) {
+    s.complain("activations", "expected ternary experts with it, found none");
+  }
+  if (r.base.empty()) s.complain("count", "expected model.base with experts, found none");
+  if (r.adapter) s.complain("count", "expected no [adapter] with experts, found one");
+  if (r.bf16_weights) s.complain("count", "expected model.weights = \"f32\" with experts, found bf16");
+  if (r.rounding.operands != 0) s.complain("count", "expected no [precision] with experts, found one");
+  if (r.weight_rounding) s.complain("count", "expected no [quantization] with experts, found one");
+}
+
 void read_tokenizer(Section s, Recipe& r) {
   if (!r.base.empty()) {
     for (const char* key : {"size", "sample_chars"}) s.refuse(key, "no vocabulary beside that of the base");
@@ -198,10 +231,11 @@ void read_stage(Section s, const Recipe& r, Recipe& out, Problems& problems) {
     const bool projects =
         r.optimizer.kind == OptimizerKind::kGalore || r.optimizer.kind == OptimizerKind::kNaturalGalore;
     if (!projects || r.clip_norm > 0) {
-      problems.add(s.source(),
-                   "stage: expected batch_tokens equal to micro_batch_tokens {} with optimizer.layerwise, or galore and "
-                   "a clip_norm of 0, found {}",
-                   r.micro_batch_tokens, stage.batch_tokens);
+      problems.add(
+          s.source(),
+          "stage: expected batch_tokens equal to micro_batch_tokens {} with optimizer.layerwise, or galore and "
+          "a clip_norm of 0, found {}",
+          r.micro_batch_tokens, stage.batch_tokens);
     }
     out.optimizer.galore.gather = true;
   }
@@ -214,7 +248,7 @@ void read_stage(Section s, const Recipe& r, Recipe& out, Problems& problems) {
 
 /// Sections that mean something by being there.
 bool is_optional(std::string_view section) {
-  return section == "adapter" || section == "quantization";
+  return section == "adapter" || section == "quantization" || section == "experts";
 }
 
 void check_whole(Recipe& r, const toml::table& root, Problems& problems) {
@@ -262,6 +296,7 @@ Recipe parse_recipe(std::string_view text, const std::string& source) {
                                                      {"precision", read_precision},
                                                      {"quantization", read_quantization},
                                                      {"adapter", read_adapter},
+                                                     {"experts", read_experts},
                                                      {"tokenizer", read_tokenizer},
                                                      {"data", read_data},
                                                      {"optimizer", read_optimizer},

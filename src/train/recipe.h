@@ -7,6 +7,7 @@
 
 #include "train/adapter.h"
 #include "train/data/mixture.h"
+#include "train/experts.h"
 #include "train/llama.h"
 #include "train/optim/optimizer_options.h"
 #include "train/optim/rate_schedule.h"
@@ -26,6 +27,7 @@ struct Recipe {
   WeightRounding weight_rounding;
   bool bf16_weights = false;
   std::optional<AdapterOptions> adapter;  ///< Trained in place of the weights of the base.
+  std::optional<ExpertOptions> experts;   ///< What the feed-forward networks of the base become.
 
   size_t vocabulary = 4096;
   size_t tokenizer_sample_chars = 6'000'000;

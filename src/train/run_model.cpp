@@ -61,6 +61,20 @@ std::unique_ptr<ModelFile> open_base(Recipe& recipe) {
   return base;
 }
 
+namespace {
+
+/// Stored ternary matrices have rows of whole blocks.
+void check_ternary_rows(const Recipe& recipe) {
+  const size_t block = dtype_info(DType::kTQ2_0).block_elements;
+  if (!recipe.experts->ternary && recipe.experts->shared != ExpertOptions::Shared::kTernary) return;
+  if (recipe.model.width % block == 0 && recipe.model.ffn_width % block == 0) return;
+  fail(ErrorCode::kInvalidArgument,
+       "[experts] expected a width and ffn_width of a multiple of {} for ternary experts, found {} and {}", block,
+       recipe.model.width, recipe.model.ffn_width);
+}
+
+}  // namespace
+
 RunModel build_model(Ledger& ledger, std::unique_ptr<ModelFile> base, const Recipe& recipe) {
   RunModel run;
   run.base = std::move(base);
@@ -78,6 +92,11 @@ RunModel build_model(Ledger& ledger, std::unique_ptr<ModelFile> base, const Reci
       run.below.back()->check_base(*run.base);
       options.below.push_back(run.below.back().get());
     }
+  }
+  if (recipe.experts) {
+    check_ternary_rows(recipe);
+    options.base = run.base.get();
+    options.experts = &*recipe.experts;
   }
   run.model = std::make_unique<LlamaModel<float>>(ledger, recipe.model, options);
   if (run.model->trained_list().empty()) {

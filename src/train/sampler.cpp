@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 
+#include "base/checked_math.h"
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/philox.h"
@@ -121,6 +123,7 @@ void Sampler::step(std::span<const int32_t> ids, size_t position) {
                    head);
     }
   };
+  auto mixture = model_.expert_layers().begin();
   for (size_t layer = 0; layer < s.n_layers; ++layer) {
     norm_rows(x_.data(), *parameter++, eps, n, normed_.data());
     multiply(normed_.data(), *parameter++, n, false, q_.data());
@@ -131,6 +134,11 @@ void Sampler::step(std::span<const int32_t> ids, size_t position) {
     attend(layer, n, position);
     multiply(normed_.data(), *parameter++, n, true, x_.data());
     norm_rows(x_.data(), *parameter++, eps, n, normed_.data());
+    if (mixture != model_.expert_layers().end() && mixture->layer == layer) {
+      mix(*mixture, n);
+      parameter += static_cast<std::ptrdiff_t>(mixture++->n_parameters);
+      continue;
+    }
     multiply(normed_.data(), *parameter++, n, false, gate_.data());
     multiply(normed_.data(), *parameter++, n, false, up_.data());
     swiglu(gate_.data(), up_.data(), n * s.ffn_width, gate_.data());
@@ -138,6 +146,34 @@ void Sampler::step(std::span<const int32_t> ids, size_t position) {
   }
   norm_rows(x_.data(), *parameter++, eps, n, normed_.data());
   multiply(normed_.data(), s.tied_head ? embedding : *parameter, n, false, logits_.data());
+}
+
+void Sampler::mix(const ExpertLayer<float>& layer, size_t n) {
+  const Program<float>& program = model_.program();
+  const std::vector<int32_t> tokens(n, 0);
+  Batch batch;
+  batch.tokens = tokens;
+  std::map<ValueId, std::vector<float>> values;
+  values[layer.input].assign(normed_.data(), normed_.data() + n * model_.sizes().width);
+  std::vector<std::byte> scratch;
+  for (size_t i = layer.first_op; i < layer.first_op + layer.n_ops; ++i) {
+    Op<float>& op = *program.ops()[i];
+    Call<float> call;
+    call.batch = &batch;
+    call.rows = {0, n};
+    for (size_t k = 0; k < op.inputs.size(); ++k) call.in[k] = values.at(op.inputs[k]).data();
+    for (size_t k = 0; k < op.outputs.size(); ++k) {
+      std::vector<float>& out = values[op.outputs[k]];
+      out.resize(n * program.values()[op.outputs[k]].columns);
+      call.out[k] = out.data();
+    }
+    constexpr size_t kAlign = 64;
+    scratch.resize(op.forward_scratch_bytes(n) + kAlign);
+    const auto address = reinterpret_cast<uintptr_t>(scratch.data());
+    call.scratch = scratch.data() + (round_up<uintptr_t>(address, kAlign) - address);
+    op.forward(call);
+  }
+  add(x_.data(), values.at(layer.output).data(), n * model_.sizes().width, x_.data());
 }
 
 // Puts k and v of this position into the cache and leaves the attention output in normed_.

@@ -22,16 +22,16 @@ struct SampleOptions {
 };
 
 /// Continues many sequences at the same time with the weights being trained, one token a step for all of them, so that
-/// the products are matrix products. For texts that training itself needs (sampled stories, samples in the log); serving
-/// is the engine's business. Keys and values are kept transposed, [dimension, position], so that scores are sums of
-/// long vectors even when heads are a few values wide.
+/// the products are matrix products. For texts that training itself needs (sampled stories, samples in the log);
+/// serving is the engine's business. Keys and values are kept transposed, [dimension, position], so that scores are
+/// sums of long vectors even when heads are a few values wide.
 class Sampler {
  public:
   /// Room for n_sequences of up to max_tokens (<= context) each.
   Sampler(Ledger& ledger, LlamaModel<float>& model, size_t n_sequences, size_t max_tokens);
 
-  /// Continues each prompt (at least one token) until `stop` or max_tokens; returns the ids after the prompt, without the
-  /// stop id. A sequence's draws depend on the seed, its index and the position alone. At most n_sequences prompts.
+  /// Continues each prompt (at least one token) until `stop` or max_tokens; returns the ids after the prompt, without
+  /// the stop id. A sequence's draws depend on the seed, its index and the position alone. At most n_sequences prompts.
   std::vector<std::vector<int32_t>> run(const std::vector<std::vector<int32_t>>& prompts, int32_t stop,
                                         const SampleOptions& options);
 
@@ -42,6 +42,8 @@ class Sampler {
   /// Whether training rounds this matrix.
   bool is_rounded(const Parameter<float>& w) const;
   void attend(size_t layer, size_t n, size_t position);
+  /// Adds what a mixture of experts makes of the normed rows to x, with the ops that train it.
+  void mix(const ExpertLayer<float>& layer, size_t n);
 
   LlamaModel<float>& model_;
   size_t n_sequences_, max_tokens_;
@@ -56,7 +58,9 @@ int32_t draw(std::span<float> logits, const SampleOptions& options, float unifor
 
 /// Sizes of a llama GGUF file. Throws Error(kUnsupported or kCorruptData).
 LlamaSizes llama_sizes_of(const ModelFile& file);
-/// Copies the weights of a llama GGUF file into a model of the same sizes. Throws Error that names the tensor.
+/// Copies the weights of a llama GGUF file into a model of the same sizes, but for what is frozen. Experts become
+/// copies of the feed-forward networks; routers, and experts that start random, stay as they are. Throws Error that
+/// names the tensor.
 void load_weights(const ModelFile& file, LlamaModel<float>& model);
 
 }  // namespace mneme::train

@@ -47,6 +47,15 @@ std::vector<Batch> micro_batches(const OwnedBatch& batch, size_t micro_tokens,
   return result;
 }
 
+/// The largest part of the choices that fell on one expert of a layer, in the last micro-batch.
+double busiest_expert(const LlamaModel<float>& model) {
+  double most = 0;
+  for (const ExpertLayer<float>& layer : model.expert_layers()) {
+    for (const double share : layer.router->shares()) most = std::max(most, share);
+  }
+  return most;
+}
+
 }  // namespace
 
 Trainer::Trainer(Ledger& ledger, Recipe recipe, const std::string& recipe_text, std::string directory, bool resume,
@@ -111,11 +120,10 @@ void Trainer::prepare_tokenizer(const ModelFile* base) {
 
 void Trainer::prepare_model(std::unique_ptr<ModelFile> base) {
   run_ = build_model(ledger_, std::move(base), recipe_);
-  if (run_.base != nullptr && !recipe_.adapter) {
-    load_weights(*run_.base, model());
-  } else {
-    model().initialise(recipe_.seed);
-  }
+  // Routers of experts are drawn, all else comes from the base.
+  const bool loads = run_.base != nullptr && !recipe_.adapter;
+  if (!loads || recipe_.experts) model().initialise(recipe_.seed);
+  if (loads) load_weights(*run_.base, model());
   if (!recipe_.adapter || recipe_.adapter->teacher.empty()) return;
   const std::string teacher = recipe_path(recipe_.adapter->teacher);
   distillation_ = std::make_unique<Distillation>(ledger_, teacher, *recipe_.adapter, model());
@@ -327,6 +335,7 @@ bool Trainer::run() {
                  {"resident_bytes", resident_bytes()},
                  {"sequence", stage().sequence_tokens}};
     for (const auto& [name, value] : optimizer_->measures()) line[name] = value;
+    if (recipe_.experts) line["busiest_expert"] = busiest_expert(model());
     log_->write(line);
     if (callbacks_.step) callbacks_.step(report);
     if (recipe_.eval_every > 0 && progression_.step % recipe_.eval_every == 0) evaluate();

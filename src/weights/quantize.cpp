@@ -252,6 +252,13 @@ DType next_smaller_blocks(DType dtype) {
   }
 }
 
+/// Ternary experts were trained so: any other type takes more bytes and knows no more.
+bool stays_ternary(const QuantRecipe& recipe, const TensorInfo& tensor) {
+  const auto is_ternary = [](DType dtype) { return dtype == DType::kTQ1_0 || dtype == DType::kTQ2_0; };
+  return is_ternary(tensor.dtype) && !is_ternary(recipe.base) && recipe.base != DType::kF32 &&
+         tensor.name.find("_exps.") != std::string::npos;
+}
+
 bool is_float(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF64 ||
          dtype == DType::kDf11 || dtype == DType::kDf12;
@@ -340,6 +347,8 @@ std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metad
   for (const TensorInfo& tensor : tensors) {
     if (stays_f32(tensor)) {
       types.push_back(is_float(tensor.dtype) ? DType::kF32 : tensor.dtype);
+    } else if (stays_ternary(recipe, tensor)) {
+      types.push_back(tensor.dtype);
     } else if (!is_float(tensor.dtype) && (!is_quantized(tensor.dtype) || !can_decode(tensor.dtype))) {
       types.push_back(tensor.dtype);
     } else {

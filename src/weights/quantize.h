@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "budget/ledger.h"
@@ -53,6 +54,7 @@ const QuantRecipe* find_quant_recipe(std::string_view name);
 /// chosen by layer as llama.cpp does, whose names the recipes share. Where the columns are no multiple of a type's
 /// block, a similar type with smaller blocks takes its place (Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, Q2_K, Q3_K and
 /// IQ4_XS: IQ4_NL, BitMoD and the ternary and one- and two-bit ones: Q4_0), and F16 where they are no multiple of 32.
+/// Stacks of ternary experts stay ternary, in their type unless the recipe is the other one, but for F32.
 /// DF11 and DF12 leave stacks of experts in BF16. BITSTACK and AQLM take the matrices of the layers alone: the others and
 /// stacks of experts get Q6_K. `pure` leaves out everything but the F32 rule and the fallback. Tensors of integers and
 /// those of types that cannot be read keep their type.
@@ -94,6 +96,8 @@ struct StackOptions {
 struct QuantizeOptions {
   const QuantRecipe* recipe = nullptr;  ///< Null keeps the types of the source.
   bool pure = false;                    ///< As for choose_types().
+  /// Types of the matrices whose names contain a text, in place of the recipe's; the last one that fits a name counts.
+  std::vector<std::pair<std::string, DType>> tensor_types = {};
   bool lossy = false;  ///< Allow tensors that are already quantised to lose once more (see loses_twice()).
   /// Inputs of the matrices on some text: encoders then weigh the error of each column with its mean square.
   const Calibration* calibration = nullptr;

@@ -115,6 +115,26 @@ double output_loss(std::span<const float> w, std::span<const float> importance, 
   return norms > 0 ? errors / norms : 0;
 }
 
+/// Applies options.tensor_types.
+void set_tensor_types(const QuantizeOptions& options, std::span<const TensorInfo> tensors, std::vector<DType>& types) {
+  for (const auto& [part, dtype] : options.tensor_types) {
+    size_t n = 0;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors[i].name.find(part) == std::string::npos || stays_f32(tensors[i])) continue;
+      const std::string misfit(weight_format(dtype).misfit(tensors[i].shape));
+      if (!misfit.empty()) {
+        fail(ErrorCode::kInvalidArgument, "[quantize] {}: expected a shape for {}, found {}: {}", tensors[i].name,
+             dtype_info(dtype).name, tensors[i].shape.to_string(), misfit);
+      }
+      types[i] = dtype;
+      ++n;
+    }
+    if (n == 0) {
+      fail(ErrorCode::kInvalidArgument, "[quantize] expected matrices whose name contains '{}', found none", part);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<DType> types_for_size(TensorSource& source, const std::string& path, const QuantizeOptions& options,
@@ -184,6 +204,9 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
                                Ledger& ledger, const TranscodeProgress& progress) {
   if (options.calibration != nullptr) options.calibration->check(given.tensors());
   if (options.recipe != nullptr && options.recipe->base == DType::kBitStack) {
+    if (!options.tensor_types.empty()) {
+      fail(ErrorCode::kUnsupported, "[quantize] expected no types of single tensors with BITSTACK, found some");
+    }
     return quantize_stack(given, path, options, ledger, progress);
   }
   const bool is_aqlm = options.recipe != nullptr && options.recipe->base == DType::kAqlm && options.size == 0;
@@ -201,6 +224,7 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
   } else {
     for (const TensorInfo& tensor : given.tensors()) types.push_back(tensor.dtype);
   }
+  set_tensor_types(options, given.tensors(), types);
   if (!options.lossy) check_second_loss(given, types);
   Metadata metadata = given.metadata();
   const QuantRecipe* recipe = options.recipe != nullptr ? options.recipe : main_recipe(given.tensors());

@@ -31,6 +31,7 @@ struct Options {
   std::string order = "average", order_by = "error", order_text;
   uint64_t order_tokens = 4096;
   std::string compare;
+  std::vector<std::string> tensor_types;
   CompareCommand comparison;
 };
 
@@ -41,6 +42,20 @@ const QuantRecipe& recipe_of(const std::string& name) {
                 "mneme quantize --help lists the formats");
   }
   return *recipe;
+}
+
+/// PART=FORMAT
+std::pair<std::string, DType> tensor_type_of(const std::string& text) {
+  const size_t at = text.rfind('=');
+  if (at == std::string::npos || at == 0) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("[quantize] expected PART=FORMAT, found '{}'", text),
+                "for example --tensor ffn_down=Q6_K");
+  }
+  const DType dtype = recipe_of(text.substr(at + 1)).base;
+  if (dtype == DType::kBitStack) {
+    fail(ErrorCode::kInvalidArgument, "[quantize] expected a format for single tensors, found BITSTACK");
+  }
+  return {text.substr(0, at), dtype};
 }
 
 std::vector<std::string> split_commas(const std::string& text) {
@@ -113,6 +128,7 @@ void quantize(const Options& options, const GlobalOptions& global) {
   how.gptq = options.method == "gptq";
   how.clipping = *find_clipping(options.clip);
   how.stack = {options.vectors, options.blocks, *bitstack::find_stack_order(options.order), 0};
+  for (const std::string& text : options.tensor_types) how.tensor_types.push_back(tensor_type_of(text));
   const bool by_perplexity = options.order_by == "perplexity";
   if (by_perplexity && options.order_text.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "[quantize] expected a text to sort the blocks by, found none",
@@ -146,7 +162,7 @@ void quantize(const Options& options, const GlobalOptions& global) {
     return;
   }
   if (options.out.empty()) fail(ErrorCode::kInvalidArgument, "[quantize] expected a file to write, or --compare");
-  how.recipe = &recipe_of(options.format);
+  if (options.format != "KEEP") how.recipe = &recipe_of(options.format);
   Ledger ledger;
   const auto source = open_source(options.in, ledger);
   TranscodeReport report;
@@ -155,7 +171,7 @@ void quantize(const Options& options, const GlobalOptions& global) {
     report = quantize_model(*source, options.out, how, ledger,
                             [&](uint64_t done, const std::string& tensor) { progress.update(done, tensor); });
   }
-  if (by_perplexity && how.recipe->base == DType::kBitStack) sort_by_perplexity(options);
+  if (by_perplexity && how.recipe != nullptr && how.recipe->base == DType::kBitStack) sort_by_perplexity(options);
   print_transcode_report(report, options.out, global);
 }
 
@@ -186,7 +202,10 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
   CLI::App* command = app.add_subcommand("quantize", "Write a model in a smaller format");
   command->add_option("IN", options->in, "GGUF file, or folder of a Hugging Face checkpoint")->required();
   command->add_option("OUT", options->out, "GGUF file to write");
-  command->add_option("-f,--format", options->format, "Format, see below")->capture_default_str();
+  command->add_option("-f,--format", options->format, "Format, see below; KEEP leaves the types of the input, for --tensor")
+      ->capture_default_str();
+  command->add_option("--tensor", options->tensor_types,
+                      "PART=FORMAT: the format of matrices whose names contain PART, e.g. _exps=TQ1_0; may be repeated");
   command->add_option("--size", options->size,
                       "Most bytes of the file, e.g. 600M: each matrix gets the type that loses least together");
   command->add_option("--candidates", options->candidates,

@@ -182,7 +182,7 @@ void add_train(CLI::App& app, GlobalOptions& global) {
   export_command->add_option(
       "--type", exporting->type,
       "F32, F16, BF16 or Q8_0 (default: Q8_0, F32 for adapters); linear layers of quantisation-aware "
-      "training keep the type that they were trained for");
+      "training and ternary experts keep the type that they were trained for, frozen matrices in blocks their bytes");
   export_command->footer("Example:\n  mneme train export runs/pocket --type Q8_0 --out models/pocket.gguf");
   export_command->callback([exporting, &global] { run_export(*exporting, global); });
 

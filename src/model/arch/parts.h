@@ -56,8 +56,15 @@ inline FeedForwardWeights gated_weights(WeightLoader& load, const Hyperparameter
   return w;
 }
 
-/// The stacks ffn_{gate,up,down}_exps behind the router ffn_gate_inp; experts of width `hidden`.
-inline std::unique_ptr<ChannelMixer> mixture(WeightLoader& load, const Hyperparameters& h, uint64_t hidden) {
+/// Whether the layer at hand is a mixture of experts.
+inline bool has_experts(const WeightLoader& load, const Hyperparameters& h) {
+  return h.n_experts > 0 && load.has("ffn_gate_inp.weight");
+}
+
+/// The stacks ffn_{gate,up,down}_exps behind the router ffn_gate_inp; experts of width `hidden`. With `shared_hidden` also
+/// ffn_{gate,up,down}_shexp of that width.
+inline std::unique_ptr<ChannelMixer> mixture(WeightLoader& load, const Hyperparameters& h, uint64_t hidden,
+                                             const MixtureSpec& spec, uint64_t shared_hidden = 0) {
   MixtureWeights w;
   w.router = load.linear("ffn_gate_inp", h.n_experts, h.width);
   for (uint64_t e = 0; e < h.n_experts; ++e) {
@@ -67,7 +74,17 @@ inline std::unique_ptr<ChannelMixer> mixture(WeightLoader& load, const Hyperpara
     expert.down = load.expert("ffn_down_exps", h.n_experts, e, h.width, hidden);
     w.experts.push_back(expert);
   }
-  return make_mixture({Activation::kSilu, h.n_experts_used, true}, std::move(w));
+  if (shared_hidden > 0) {
+    w.shared.gate = load.linear("ffn_gate_shexp", shared_hidden, h.width);
+    w.shared.up = load.linear("ffn_up_shexp", shared_hidden, h.width);
+    w.shared.down = load.linear("ffn_down_shexp", h.width, shared_hidden);
+  }
+  return make_mixture(spec, std::move(w));
+}
+
+/// The usual mixture: SwiGLU, chosen weights over their sum.
+inline std::unique_ptr<ChannelMixer> mixture(WeightLoader& load, const Hyperparameters& h, uint64_t hidden) {
+  return mixture(load, h, hidden, {Activation::kSilu, h.n_experts_used, true, 1});
 }
 
 /// Token embedding, final norm and output matrix of a decoder; the output is tied to the embedding where the file has none.

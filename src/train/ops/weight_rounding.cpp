@@ -1,34 +1,14 @@
 #include "train/ops/weight_rounding.h"
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 #include <vector>
 
 #include "base/error.h"
-#include "base/half.h"
 #include "base/parallel.h"
+#include "train/ops/ternary.h"
 
 namespace mneme::train {
-namespace {
-
-/// mean |W| as f16 can hold it; sums of rows in f64, in a fixed order.
-float ternary_scale(const float* w, size_t rows, size_t columns) {
-  std::vector<double> sums(rows);
-  parallel_for(rows, 16, [&](size_t begin, size_t end) {
-    for (size_t i = begin; i < end; ++i) {
-      double sum = 0;
-      for (size_t c = 0; c < columns; ++c) sum += std::fabs(static_cast<double>(w[i * columns + c]));
-      sums[i] = sum;
-    }
-  });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return f16_to_f32(f32_to_f16(static_cast<float>(total / static_cast<double>(rows * columns))));
-}
-
-}  // namespace
-
 WeightRounding WeightRounding::parse(std::string_view name) {
   if (name == "ternary") return {Kind::kTernary, DType::kTQ2_0, {}, 128};
   if (const DTypeInfo* type = find_dtype(name)) {
@@ -65,9 +45,9 @@ size_t WeightRounding::row_multiple() const {
 
 void WeightRounding::apply(const float* w, size_t rows, size_t columns, float* out) const {
   if (kind == Kind::kTernary) {
-    const float scale = ternary_scale(w, rows, columns), inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    const float scale = ternary_codes(w, rows, columns, out);
     parallel_for(rows * columns, 16384, [&](size_t begin, size_t end) {
-      for (size_t i = begin; i < end; ++i) out[i] = scale * std::clamp(std::nearbyint(w[i] * inverse), -1.0f, 1.0f);
+      for (size_t i = begin; i < end; ++i) out[i] *= scale;
     });
     return;
   }
