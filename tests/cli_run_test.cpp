@@ -282,7 +282,7 @@ TEST_F(Stories, BenchesReportMedianAndSpread) {
 
 /// `make run` without a terminal: the plan, then an answer.
 TEST_F(Stories, RunScriptPrintsPlanAndAnswer) {
-  const std::filesystem::path source = MNEME_SOURCE_DIR;
+  const std::filesystem::path source = source_path("");
   std::error_code missing;
   if (!std::filesystem::equivalent(source / "build/release/mneme", program_path(), missing) || missing) {
     GTEST_SKIP() << "the script starts build/release/mneme, another program is tested";

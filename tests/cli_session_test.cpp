@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/philox.h"
+#include "base/test_data.h"
 #include "program.h"
 #include "weights/gguf_test_bytes.h"
 
@@ -19,7 +20,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const std::string kModel = std::string(MNEME_SOURCE_DIR) + "/models/pocket.gguf";
+const std::string kModel = source_path("models/pocket.gguf");
 constexpr const char* kTemplate = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}";
 
 class Sessions : public testing::Test {

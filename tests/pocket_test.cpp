@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/test_data.h"
 #include "program.h"
 #include "weights/gguf_test_bytes.h"
 
@@ -20,7 +21,7 @@ constexpr const char* kKnown =
     "Known: The user's cat is called Mirka. The code of the safe is 4711. Tobrin lives in Kelso.";
 
 std::string pocket() {
-  return MNEME_SOURCE_DIR "/models/pocket.gguf";
+  return source_path("models/pocket.gguf");
 }
 
 /// The answer to one question after a system message, greedy.
@@ -68,8 +69,8 @@ TEST(Pocket, AnAdapterBringsTwoBitsNearerToTheModel) {
                                           << "[model]\nbase = \"" << base << "\"\ncontext = 128\n"
                                           << "[adapter]\nrank = 32\ntargets = [\"all\"]\nstart = \"svd\"\n"
                                           << "teacher = \"" << pocket() << "\"\n"
-                                          << "[data]\ntext = [\"" << MNEME_SOURCE_DIR << "/docs/training.md\", \""
-                                          << MNEME_SOURCE_DIR << "/docs/architecture.md\"]\n"
+                                          << "[data]\ntext = [\"" << source_path("docs/training.md") << "\", \""
+                                          << source_path("docs/architecture.md") << "\"]\n"
                                           << "[optimizer]\nrate = 1e-5\nsteps = 1\n[eval]\nevery_steps = 0\n"
                                           << "[[stage]]\nuntil_step = 1\nsequence_tokens = 128\nbatch_tokens = 128\n";
   const Outcome training = mneme_run({"train", folder.file("lrec.toml"), "--out", run, "--memory", "200M"});

@@ -93,20 +93,23 @@ void KvBases::save(const std::string& path) const {
 
 std::shared_ptr<const KvBases> KvBases::load(const std::string& path) {
   const MappedFile file(path);
-  const std::span<const std::byte> bytes = file.bytes();
+  return parse(file.bytes(), path);
+}
+
+std::shared_ptr<const KvBases> KvBases::parse(std::span<const std::byte> bytes, const std::string& name) {
   if (bytes.size() < sizeof kMagic + 8 + 8 || std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0) {
-    fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected a file of bases, found another", path);
+    fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected a file of bases, found another", name);
   }
   uint64_t checksum = 0;
   std::memcpy(&checksum, bytes.data() + bytes.size() - 8, 8);
   if (checksum != XXH64(bytes.data(), bytes.size() - 8, 0)) {
-    fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected checksum {:016x}, found another", path, checksum);
+    fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected checksum {:016x}, found another", name, checksum);
   }
   StateReader in(bytes.subspan(sizeof kMagic, bytes.size() - sizeof kMagic - 8), "kv bases");
   const auto version = in.get<uint32_t>(), n_layers = in.get<uint32_t>();
   if (version != kVersion || n_layers > kMostLayers) {
     fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected version {} and at most {} layers, found {} and {}",
-         path, kVersion, kMostLayers, version, n_layers);
+         name, kVersion, kMostLayers, version, n_layers);
   }
   auto bases = std::make_shared<KvBases>();
   for (uint32_t i = 0; i < n_layers; ++i) {
@@ -114,7 +117,7 @@ std::shared_ptr<const KvBases> KvBases::load(const std::string& path) {
     for (FeatureMap* map : {&layer.keys, &layer.values}) {
       const auto channels = in.get<uint32_t>(), rank = in.get<uint32_t>();
       if (channels > kMostChannels || rank > channels) {
-        fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected a rank up to {} channels, found {} of {}", path,
+        fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected a rank up to {} channels, found {} of {}", name,
              kMostChannels, rank, channels);
       }
       *map = {channels, rank};
@@ -126,7 +129,7 @@ std::shared_ptr<const KvBases> KvBases::load(const std::string& path) {
       basis.resize(map.rank * map.channels);
       if (!from.empty()) std::memcpy(basis.data(), from.data(), from.size());
       for (const float x : basis) {
-        if (!std::isfinite(x)) fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected finite numbers", path);
+        if (!std::isfinite(x)) fail(ErrorCode::kCorruptData, "[load kv bases] {}: expected finite numbers", name);
       }
     };
     read(layer.keys, layer.key_basis);

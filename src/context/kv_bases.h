@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,8 @@ struct KvBases {
   void save(const std::string& path) const;
   /// Throws Error(kIo, kCorruptData, kNotFound).
   static std::shared_ptr<const KvBases> load(const std::string& path);
+  /// The bytes of such a file; `name` stands in messages. Throws Error(kCorruptData).
+  static std::shared_ptr<const KvBases> parse(std::span<const std::byte> bytes, const std::string& name);
 };
 
 /// Second moments of the keys and values that pass through stores, by layer.

@@ -14,7 +14,7 @@
 namespace mneme {
 namespace {
 
-const std::string kModel = std::string(MNEME_SOURCE_DIR) + "/models/pocket.gguf";
+const std::string kModel = source_path("models/pocket.gguf");
 constexpr const char* kSparse = "shadowkv:rank=48,budget=64,fit=256,values=disk";
 
 class KvTiers : public testing::Test {

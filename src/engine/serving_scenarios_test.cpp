@@ -7,6 +7,7 @@
 
 #include <filesystem>
 
+#include "base/test_data.h"
 #include "base/test_error.h"
 #include "base/test_sanitizer.h"
 #include "budget/resident.h"
@@ -26,7 +27,7 @@ class ServingScenarios : public testing::Test {
     request.context = context;
     request.batch = 128;
     request.n_sequences = n_sequences;
-    engine_ = Engine::load(std::string(MNEME_SOURCE_DIR) + "/models/pocket.gguf", request, ledger_);
+    engine_ = Engine::load(source_path("models/pocket.gguf"), request, ledger_);
   }
   std::unique_ptr<PrefixCache> make_cache() {
     return std::make_unique<PrefixCache>(ledger_, model_fingerprint(engine_->file()) + "/f16", PrefixCache::Options());

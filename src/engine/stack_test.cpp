@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/test_data.h"
 #include "base/test_error.h"
 #include "base/test_sanitizer.h"
 #include "budget/resident.h"
@@ -25,7 +26,7 @@ class StackTest : public testing::Test {
   static void SetUpTestSuite() {
     folder_ = std::make_unique<TestFolder>();
     Ledger ledger;
-    const auto source = open_source(std::string(MNEME_SOURCE_DIR) + "/models/pocket.gguf", ledger);
+    const auto source = open_source(source_path("models/pocket.gguf"), ledger);
     QuantizeOptions options;
     options.recipe = find_quant_recipe("BITSTACK");
     options.lossy = true;

@@ -8,13 +8,14 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/test_data.h"
 #include "engine/calibration.h"
 #include "weights/quantize.h"
 
 namespace mneme {
 namespace {
 
-constexpr const char* kModel = MNEME_SOURCE_DIR "/models/pocket.gguf";
+const std::string kModel = source_path("models/pocket.gguf");
 constexpr const char* kText =
     "Once upon a time there was a little girl who lived in a house by the sea. Every morning she walked along the "
     "shore and "

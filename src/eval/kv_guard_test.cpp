@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/test_data.h"
 #include "engine/scheduler.h"
 
 namespace mneme {
@@ -21,7 +22,7 @@ class GuardedPocket : public testing::Test {
     request.context = memory == 0 ? std::optional<uint64_t>(2048) : std::nullopt;
     request.kv = KvPolicy::parse(policy);
     request.guard_tokens = kWindow;
-    engine_ = Engine::load(std::string(MNEME_SOURCE_DIR) + "/models/pocket.gguf", request, ledger_);
+    engine_ = Engine::load(source_path("models/pocket.gguf"), request, ledger_);
     if (text_.empty()) text_ = own_text(*engine_, 2000);
   }
   KvGuard guard(double bound, double same, bool may_step = true) {

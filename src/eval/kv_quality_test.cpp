@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/test_data.h"
 #include "eval/kv_choice.h"
 
 namespace mneme {
@@ -43,7 +44,7 @@ class PocketQuality : public testing::Test {
     PlanRequest request;
     request.context = 512;
     request.n_sequences = 8;
-    engine_ = Engine::load(std::string(MNEME_SOURCE_DIR) + "/models/pocket.gguf", request, ledger_);
+    engine_ = Engine::load(source_path("models/pocket.gguf"), request, ledger_);
   }
   Ledger ledger_;
   std::unique_ptr<Engine> engine_;

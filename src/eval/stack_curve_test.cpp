@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/test_data.h"
 #include "eval/kv_choice.h"
 #include "eval/stack_gains.h"
 #include "weights/gguf_test_bytes.h"
@@ -12,7 +13,7 @@
 namespace mneme {
 namespace {
 
-constexpr const char* kModel = MNEME_SOURCE_DIR "/models/pocket.gguf";
+const std::string kModel = source_path("models/pocket.gguf");
 
 TEST(RankCorrelation, KnowsOrderAndTies) {
   const double a[] = {1, 2, 3, 10}, b[] = {5, 6, 7, 8}, c[] = {9, 8, 7, 6}, d[] = {1, 1, 2, 2};

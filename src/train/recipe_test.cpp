@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "base/test_data.h"
 
 namespace mneme::train {
 namespace {
@@ -56,7 +57,7 @@ TEST(Recipe, ReadsAValidOne) {
 }
 
 TEST(Recipe, ShippedRecipesAreValid) {
-  const std::filesystem::path folder = std::string(MNEME_SOURCE_DIR) + "/recipes";
+  const std::filesystem::path folder = source_path("recipes");
   size_t n_recipes = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".toml") continue;

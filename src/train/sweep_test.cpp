@@ -8,6 +8,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "base/test_data.h"
 #include "weights/gguf_test_bytes.h"
 
 namespace mneme::train {
@@ -82,7 +83,7 @@ TEST(Sweep, AllCombinationsWithMergedTables) {
 }
 
 TEST(Sweep, ShippedSweepsAreValid) {
-  const std::string folder = std::string(MNEME_SOURCE_DIR) + "/recipes/sweeps";
+  const std::string folder = source_path("recipes/sweeps");
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     EXPECT_GE(parse_sweep(read_text_file(entry.path().string()), entry.path().string()).size(), 2u) << entry.path();
   }

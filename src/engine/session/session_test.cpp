@@ -12,6 +12,7 @@
 
 #include "base/mapped_file.h"
 #include "base/philox.h"
+#include "base/test_data.h"
 #include "base/test_error.h"
 #include "engine/chat_session.h"
 #include "engine/session/session_folder.h"
@@ -23,7 +24,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const std::string kModel = std::string(MNEME_SOURCE_DIR) + "/models/pocket.gguf";
+const std::string kModel = source_path("models/pocket.gguf");
 
 class SessionTest : public testing::Test {
  protected:

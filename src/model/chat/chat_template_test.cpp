@@ -90,7 +90,7 @@ struct Golden {
 };
 
 std::vector<Golden> read_goldens() {
-  std::istringstream lines(read_text_file(MNEME_SOURCE_DIR "/src/model/chat/golden_prompts.txt"));
+  std::istringstream lines(read_text_file(source_path("src/model/chat/golden_prompts.txt")));
   std::vector<Golden> goldens;
   std::string line;
   bool inside = false;

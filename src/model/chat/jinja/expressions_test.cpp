@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/test_data.h"
 #include "model/chat/jinja/print.h"
 #include "model/chat/jinja/template.h"
 
@@ -81,7 +82,7 @@ std::string render(const std::string& source, const Json& context) {
 }
 
 TEST(JinjaExpressions, TableGivesTheExpectedTexts) {
-  const Table table = read_table(MNEME_SOURCE_DIR "/src/model/chat/jinja/expressions.txt");
+  const Table table = read_table(source_path("src/model/chat/jinja/expressions.txt"));
   ASSERT_GE(table.cases.size(), 150u);
   const Json context = parse_json(table.context, "context");
   for (const Case& each : table.cases) {
