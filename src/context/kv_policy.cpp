@@ -6,6 +6,7 @@
 #include "context/coded_kv.h"
 #include "context/cskv_kv.h"
 #include "context/dense_kv.h"
+#include "context/instinfer_kv.h"
 #include "context/merged_kv.h"
 #include "context/mikv_kv.h"
 #include "context/shadow_kv.h"
@@ -85,6 +86,7 @@ StateSpec KvPolicy::spec(const KvShape& shape, uint64_t max_tokens, uint32_t max
   }
   if (choices_.importance && shape.window == 0) return MikvKv::spec(shape, choices_);
   if (choices_.shadow && shape.window == 0) return ShadowKv::spec(shape, choices_, max_tokens);
+  if (choices_.storage && shape.window == 0) return InstInferKv::spec(shape, choices_, max_tokens);
   if (choices_.features && shape.window == 0) return CskvKv::spec(shape, choices_, max_tokens);
   if (seals(choices_, shape)) return CodedKv::spec(shape, choices_, max_tokens);
   const Plain plain = plain_of(choices_, shape);
@@ -92,7 +94,13 @@ StateSpec KvPolicy::spec(const KvShape& shape, uint64_t max_tokens, uint32_t max
 }
 
 uint64_t KvPolicy::working_bytes(const KvShape& shape, uint64_t max_tokens) const {
+  if (choices_.storage && shape.window == 0) return InstInferKv::working_bytes(shape, choices_, max_tokens);
   return choices_.shadow && shape.window == 0 ? ShadowKv::working_bytes(shape, choices_, max_tokens) : 0;
+}
+
+uint64_t KvPolicy::disk_bytes(const KvShape& shape, uint64_t n_tokens) const {
+  if (choices_.storage && shape.window == 0) return InstInferKv::disk_bytes(shape, choices_, n_tokens);
+  return choices_.shadow && shape.window == 0 ? ShadowKv::disk_bytes(shape, choices_, n_tokens) : 0;
 }
 
 std::unique_ptr<KvLayer> KvPolicy::make_layer(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch,
@@ -106,6 +114,7 @@ std::unique_ptr<KvLayer> KvPolicy::make_layer(const KvShape& shape, uint64_t max
   }
   if (choices_.importance && shape.window == 0) return std::make_unique<MikvKv>(shape, choices_, max_tokens, ledger);
   if (choices_.shadow && shape.window == 0) return std::make_unique<ShadowKv>(shape, choices_, max_tokens, ledger);
+  if (choices_.storage && shape.window == 0) return std::make_unique<InstInferKv>(shape, choices_, max_tokens, ledger);
   if (choices_.features && shape.window == 0) {
     return std::make_unique<CskvKv>(shape, choices_, max_tokens, bases_, place.layer, ledger);
   }

@@ -35,6 +35,11 @@ uint64_t ShadowKv::working_bytes(const KvShape& shape, const KvChoices& choices,
   return sizes.work(std::min(most, kPanelBlocks), kBatchReads) + (most >= sizes.fit_blocks ? sizes.fit_work() : 0);
 }
 
+uint64_t ShadowKv::disk_bytes(const KvShape& shape, const KvChoices& choices, uint64_t n_tokens) {
+  const Sizes sizes(shape, choices, n_tokens);
+  return choices.shadow->on_disk ? ValueTier::disk_bytes(sizes.value_bytes, sizes.sealed(n_tokens)) : 0;
+}
+
 ShadowKv::ShadowKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, Ledger& ledger)
     : StreamedKv(shape, rhythm_of(choices), max_tokens, ledger),
       choices_(choices),

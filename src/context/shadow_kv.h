@@ -41,6 +41,8 @@ class ShadowKv : public StreamedKv {
   static StateSpec spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
   /// Working memory beside the state that one call may take.
   static uint64_t working_bytes(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
+  /// Bytes of its file at n_tokens.
+  static uint64_t disk_bytes(const KvShape& shape, const KvChoices& choices, uint64_t n_tokens);
 
   ShadowKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, Ledger& ledger);
   ~ShadowKv() override;

@@ -1,7 +1,6 @@
 // Copies of a ShadowKv, and how it is saved.
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
@@ -9,25 +8,6 @@
 #include "context/shadow_sizes.h"
 
 namespace mneme {
-namespace {
-
-/// Memory that a file without page cache can be read into.
-class Pages {
- public:
-  explicit Pages(size_t bytes)
-      : data_(static_cast<std::byte*>(std::aligned_alloc(4096, round_up<size_t>(bytes, 4096)))) {
-    if (data_ == nullptr) fail(ErrorCode::kOutOfBudget, "[values] expected {} bytes of memory, found less", bytes);
-  }
-  Pages(const Pages&) = delete;
-  Pages& operator=(const Pages&) = delete;
-  ~Pages() { std::free(data_); }
-  std::byte* data() const { return data_; }
-
- private:
-  std::byte* data_;
-};
-
-}  // namespace
 
 std::unique_ptr<LayerState> ShadowKv::copy(CopyScope&) const {
   auto copy = std::make_unique<ShadowKv>(shape_, choices_, max_tokens_, ledger_);
@@ -36,7 +16,7 @@ std::unique_ptr<LayerState> ShadowKv::copy(CopyScope&) const {
   std::memcpy(copy->outliers_.data(), outliers_.data(), outliers_.committed());
   copy->landmarks_.copy_from(landmarks_, n_sealed_ * kBlockChunks);
   if (n_sealed_ > 0) {
-    const Pages block(values_->stride());
+    const AlignedBytes block(values_->stride());
     for (uint64_t i = 0; i < n_sealed_; ++i) {
       values_->read(i, 1, block.data());
       copy->values_->write(i, {block.data(), sizes_->value_bytes});
@@ -60,7 +40,7 @@ void ShadowKv::save_blocks(uint64_t first, uint64_t n, StateWriter& out) const {
   } else {
     out.write({exact_keys(first, 0), n * exact_bytes});
   }
-  const Pages block(values_->stride());
+  const AlignedBytes block(values_->stride());
   for (uint64_t i = first; i < first + n; ++i) {
     values_->read(i, 1, block.data());
     out.write({block.data(), sizes_->value_bytes});
