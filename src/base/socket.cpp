@@ -18,7 +18,9 @@
 namespace mneme {
 namespace {
 
-bool is_path(const std::string& address) { return address.starts_with('/'); }
+bool is_path(const std::string& address) {
+  return address.starts_with('/');
+}
 
 sockaddr_un path_address(const std::string& path) {
   sockaddr_un out{};
@@ -183,6 +185,8 @@ Socket Listener::accept(bool* ended) {
   }
 }
 
-void Listener::shut_down() { ::shutdown(descriptor_, SHUT_RDWR); }
+void Listener::shut_down() {
+  ::shutdown(descriptor_, SHUT_RDWR);
+}
 
 }  // namespace mneme

@@ -7,8 +7,8 @@
 namespace mneme::cli {
 
 std::string fetch_text(const FetchCounts& counts) {
-  std::string out =
-      fmt::format("{:.0f} % of the wanted pieces in memory, {} read", 100 * counts.hit_rate(), format_byte_size(counts.bytes));
+  std::string out = fmt::format("{:.0f} % of the wanted pieces in memory, {} read", 100 * counts.hit_rate(),
+                                format_byte_size(counts.bytes));
   if (counts.passed > 0) out += fmt::format(" of which {} took part", format_byte_size(counts.passed));
   if (counts.link > 0) out += fmt::format(", {} to and from workers", format_byte_size(counts.link));
   return out;

@@ -15,7 +15,8 @@ namespace mneme {
 ///   kConfig     AttendConfig                                        -> kState
 ///   kExtend     AttendBatch, sinks f32 [n_heads] if there are any, q f32 [n, n_heads * key_dim] after RoPE,
 ///               k f16 [n, n_kv_heads * key_dim] after RoPE, v f16 [n, n_kv_heads * value_dim]
-///                                                                   -> kOutput: AttendState, out f32 [n, n_heads * value_dim]
+///                                                                   -> kOutput: AttendState, out f32 [n, n_heads *
+///                                                                   value_dim]
 ///   kTruncate   i64 tokens                                          -> kState
 ///   kSave       i64 page, or -1 and the rest                        -> kBytes
 ///   kLoad       i64 page, or -1 and the rest, and the bytes         -> kState
@@ -64,7 +65,7 @@ struct AttendState {
 };
 
 /// Most bytes of a payload that either side takes.
-constexpr uint64_t kMostAttendBytes = uint64_t{1} << 30;
+constexpr uint64_t kMostAttendBytes = uint64_t{256} << 20;
 
 /// Payload of a batch, and of its answer. Nothing that overflows.
 uint64_t attend_batch_bytes(const KvShape& shape, const AttendBatch& batch);

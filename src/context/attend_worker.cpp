@@ -63,7 +63,12 @@ class Served {
       case AttendMessage::kLoad: {
         const auto page = in.get<int64_t>();
         StateReader rest(in.take(in.remaining()), "keys and values");
-        page < 0 ? store_->load_rest(rest) : store_->load_page(page, rest);
+        try {
+          page < 0 ? store_->load_rest(rest) : store_->load_page(page, rest);
+        } catch (...) {
+          store_.reset();  // a store that was loaded in part is of no use, and must not be asked
+          throw;
+        }
         break;
       }
       default:
@@ -100,16 +105,19 @@ class Served {
     const size_t size = in.remaining();
     const auto batch = in.get<AttendBatch>();
     const bool sane = batch.n_tokens >= 1 && batch.n_tokens <= kMostBatch && batch.n_heads >= shape_.n_kv_heads &&
-                      batch.n_heads <= kMostHeads && batch.n_heads % shape_.n_kv_heads == 0 && batch.generated <= 1 && batch.with_sinks <= 1;
+                      batch.n_heads <= kMostHeads && batch.n_heads % shape_.n_kv_heads == 0 && batch.generated <= 1 &&
+                      batch.with_sinks <= 1;
     if (!sane || size != attend_batch_bytes(shape_, batch)) {
       fail(ErrorCode::kCorruptData,
            "[attend] expected a batch of query heads for {} kv heads in {} bytes, found {} tokens, {} heads, {} bytes",
            shape_.n_kv_heads, sane ? attend_batch_bytes(shape_, batch) : 0, batch.n_tokens, batch.n_heads, size);
     }
     const size_t n = batch.n_tokens, q_row = size_t{batch.n_heads} * shape_.key_dim;
-    const size_t k_row = size_t{shape_.n_kv_heads} * shape_.key_dim, v_row = size_t{shape_.n_kv_heads} * shape_.value_dim;
+    const size_t k_row = size_t{shape_.n_kv_heads} * shape_.key_dim,
+                 v_row = size_t{shape_.n_kv_heads} * shape_.value_dim;
     const size_t out_row = size_t{batch.n_heads} * shape_.value_dim;
-    std::vector<float> sinks(batch.with_sinks * batch.n_heads), q(n * q_row), k(n * k_row), v(n * v_row), result(n * out_row);
+    std::vector<float> sinks(batch.with_sinks * batch.n_heads), q(n * q_row), k(n * k_row), v(n * v_row),
+        result(n * out_row);
     in.copy_to(reinterpret_cast<std::byte*>(sinks.data()), sinks.size() * sizeof(float));
     in.copy_to(reinterpret_cast<std::byte*>(q.data()), q.size() * sizeof(float));
     kernels::vector_ops().f16_to_f32(in.take(k.size() * 2).data(), k.size(), k.data());
@@ -139,7 +147,8 @@ class Served {
 
   AttendState state(bool done) const {
     const FetchCounts counts = store_->fetches();
-    return {store_->n_tokens(), store_->sealed_pages().end, done ? 1u : 0u, 0, counts.wanted, counts.bytes, counts.passed};
+    return {store_->n_tokens(), store_->sealed_pages().end, done ? 1u : 0u, 0, counts.wanted, counts.bytes,
+            counts.passed};
   }
 
   Ledger& ledger_;

@@ -18,10 +18,9 @@ BlockKv::BlockKv(const KvShape& shape, const SealRhythm& rhythm, size_t block_by
                  Ledger& ledger, const char* what)
     : TailKv(shape, rhythm, max_tokens, ledger),
       block_bytes_(block_bytes),
-      blocks_(
-          ledger, Tag::kKv,
-          round_up<size_t>(std::max<size_t>(1, rhythm.sealed(max_tokens)) * block_bytes, GrowingBuffer::kStepBytes),
-          what) {}
+      blocks_(ledger, Tag::kKv,
+              round_up<size_t>(std::max<size_t>(1, rhythm.sealed(max_tokens)) * block_bytes, GrowingBuffer::kStepBytes),
+              what) {}
 
 void BlockKv::extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) {
   // In pieces that end where a block is due, so that every query sees what was sealed before its own token.

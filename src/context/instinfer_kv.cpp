@@ -101,10 +101,8 @@ void InstInferKv::extend(const KvRows& rows, const KvQueries& queries, float* ou
   StreamedKv::extend(rows, seen, out, out_stride);
 }
 
-bool InstInferKv::stream(const PageList& list,
-                         FunctionRef<void(size_t first, size_t n, std::byte* const* data)> use) {
-  const std::optional<PageFailure> failure =
-      stream_pages(file_.descriptor(), list, {work_.data(), work_.size()}, use);
+bool InstInferKv::stream(const PageList& list, FunctionRef<void(size_t first, size_t n, std::byte* const* data)> use) {
+  const std::optional<PageFailure> failure = stream_pages(file_.descriptor(), list, {work_.data(), work_.size()}, use);
   fetches_.wanted += list.bytes() / PageGroups::kPage;
   fetches_.bytes += list.bytes();
   if (!failure) return true;
@@ -294,11 +292,8 @@ bool InstInferKv::attend_chosen(const float* q, const KvQueries& how, float* max
 void InstInferKv::finish(size_t head, const KvQueries& queries, const float* q, int64_t position,
                          const kernels::AttentionTriple& result) const {
   const size_t group = queries.n_heads / shape_.n_kv_heads, dim = shape_.key_dim, value_dim = shape_.value_dim;
-  const SpanRows rows{head,
-                      0,
-                      1,
-                      group,
-                      {q + head * group * dim, group, dim, dim, value_dim, queries.scale, queries.softcap}};
+  const SpanRows rows{
+      head, 0, 1, group, {q + head * group * dim, group, dim, dim, value_dim, queries.scale, queries.softcap}};
   for (size_t run = 0; run < tail_.n_runs(tail_first()); ++run) {
     tail_.attend(rows, run, tail_first(), position, result);
   }
@@ -380,7 +375,8 @@ void InstInferKv::save_blocks(uint64_t first, uint64_t n, StateWriter& out) cons
   const size_t u = layout_.group_tokens;
   for (uint64_t i = first * shape_.n_kv_heads; i < (first + n) * shape_.n_kv_heads; ++i) {
     file_.read(layout_.head_at(0, i), {pages.data(), layout_.token_bytes()});  // heads of blocks follow each other
-    for (size_t t = 0; t < layout_.block_tokens; t += u) out.write({layout_.key(pages.data(), t), u * shape_.key_dim * 2});
+    for (size_t t = 0; t < layout_.block_tokens; t += u)
+      out.write({layout_.key(pages.data(), t), u * shape_.key_dim * 2});
     for (size_t t = 0; t < layout_.block_tokens; t += u) {
       out.write({layout_.value(pages.data(), t), u * shape_.value_dim * 2});
     }

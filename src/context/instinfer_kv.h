@@ -15,24 +15,24 @@
 
 namespace mneme {
 
-/// InstInfer (arXiv 2409.04992): keys and values in a file, attention beside it, and SparF attention of generated tokens
-/// (sparf.h) over a few channels and tokens that are read for each of them.
+/// InstInfer (arXiv 2409.04992): keys and values in a file, attention beside it, and SparF attention of generated
+/// tokens (sparf.h) over a few channels and tokens that are read for each of them.
 ///
 /// The newest `residual` to residual + G - 1 tokens are f16 in a tail, where they are always chosen; older ones are
-/// sealed in blocks of G = 2048 / `channels` tokens and written to the file (page_groups.h), keys twice: by tokens and by
-/// channels. With density p and S sealed tokens of D channels, a generated token reads, a kv head:
+/// sealed in blocks of G = 2048 / `channels` tokens and written to the file (page_groups.h), keys twice: by tokens and
+/// by channels. With density p and S sealed tokens of D channels, a generated token reads, a kv head:
 ///   pages with one of r = ceil(p D) channels, of which r S elements pass to the scores
 ///   pairs of pages with one of k = ceil(p S) tokens, of which k (key_dim + value_dim) elements pass to the attention
-/// Given tokens see everything: all token groups stream past them. Density 1 is dense attention for generated tokens too,
-/// and needs no copy by channels.
+/// Given tokens see everything: all token groups stream past them. Density 1 is dense attention for generated tokens
+/// too, and needs no copy by channels.
 ///
 /// Bytes: memory is the tail and the mean of the sealed values, whatever the length; the file has 2 (2 key_dim +
 /// value_dim) a token and head where pages are full. A layer writes its blocks while it takes its tokens, so that a
 /// prompt is never in memory.
 ///
 /// Where this differs from the paper. Prompts are read in chunks, so given tokens attend here too, not in the computing
-/// node. k and p count the sealed tokens, the tail comes on top. Keys by tokens are written in blocks of G too, not every
-/// u tokens. Nothing is reclaimed in idle periods: the file goes with its sequence.
+/// node. k and p count the sealed tokens, the tail comes on top. Keys by tokens are written in blocks of G too, not
+/// every u tokens. Nothing is reclaimed in idle periods: the file goes with its sequence.
 class InstInferKv : public StreamedKv {
  public:
   static StateSpec spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
@@ -46,8 +46,8 @@ class InstInferKv : public StreamedKv {
 
   void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) override;
   uint64_t bytes() const override;
-  /// Saved are keys and values of sealed blocks, [block][head]{keys [G, key_dim], values [G, value_dim]} f16; the copy by
-  /// channels and the mean follow from them.
+  /// Saved are keys and values of sealed blocks, [block][head]{keys [G, key_dim], values [G, value_dim]} f16; the copy
+  /// by channels and the mean follow from them.
   std::unique_ptr<LayerState> copy(CopyScope& scope) const override;
 
   /// For tests: tokens of a head that the last generated one saw beside the tail, ascending.

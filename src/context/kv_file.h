@@ -17,14 +17,15 @@ class KvFile {
  public:
   static constexpr size_t kPage = 4096;
 
-  /// `what` names its bytes in the ledger and in messages, and outlives it. Throws Error(kIo) when there is no file to be
-  /// had.
+  /// `what` names its bytes in the ledger and in messages, and outlives it. Throws Error(kIo) when there is no file to
+  /// be had.
   KvFile(Ledger& ledger, const char* what);
   ~KvFile();
   KvFile(const KvFile&) = delete;
   KvFile& operator=(const KvFile&) = delete;
 
-  /// Bytes on the disk of a file with room for `bytes`: it grows in steps, so that the system is not asked for each block.
+  /// Bytes on the disk of a file with room for `bytes`: it grows in steps, so that the system is not asked for each
+  /// block.
   static uint64_t disk_bytes(uint64_t bytes);
   /// Makes room. Throws Error(kOutOfBudget, kIo).
   void grow_to(uint64_t bytes);

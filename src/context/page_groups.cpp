@@ -31,7 +31,8 @@ void PageGroups::encode(const std::byte* keys, const std::byte* values, std::byt
     std::memcpy(pages + (group * 2 + 1) * kPage, values + group * value_bytes, value_bytes);
   }
   if (!channel_copy) return;
-  auto* const columns = reinterpret_cast<uint16_t*>(pages + token_bytes());  // [channel][token]: pages follow each other
+  auto* const columns =
+      reinterpret_cast<uint16_t*>(pages + token_bytes());  // [channel][token]: pages follow each other
   const auto* const rows = reinterpret_cast<const uint16_t*>(keys);
   for (size_t t = 0; t < block_tokens; ++t) {
     for (size_t c = 0; c < key_dim; ++c) columns[c * block_tokens + t] = rows[t * key_dim + c];

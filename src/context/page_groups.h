@@ -14,8 +14,8 @@ namespace mneme {
 ///   token groups    G / u pairs of pages: keys [u, key_dim] of u tokens, then their values [u, value_dim]
 ///   channel pages   key_dim / m pages: keys [m channels, G tokens]; only with `channel_copy`
 /// u is the largest power of two whose keys fill no more than a page, nor its values. What does not fill a page is
-/// padding. With heads of 128 and m = 8: G = 256, u = 16, and a token takes 6 * 128 bytes a head, half of them more than
-/// without the second copy of the keys.
+/// padding. With heads of 128 and m = 8: G = 256, u = 16, and a token takes 6 * 128 bytes a head, half of them more
+/// than without the second copy of the keys.
 struct PageGroups {
   static constexpr size_t kPage = 4096;
 

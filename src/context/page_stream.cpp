@@ -19,10 +19,10 @@ AsyncReader& reader_of_thread() {
 }
 
 struct Batch {
-  size_t first = 0, n = 0;             ///< Items.
-  std::vector<std::byte*> data;        ///< Of each.
+  size_t first = 0, n = 0;       ///< Items.
+  std::vector<std::byte*> data;  ///< Of each.
   std::vector<ReadRequest> requests;
-  std::vector<size_t> item_of;         ///< By request.
+  std::vector<size_t> item_of;  ///< By request.
 };
 
 }  // namespace

@@ -44,9 +44,9 @@ struct PageFailure {
   int error;  ///< An errno, or AsyncReader::kFileEnded.
 };
 
-/// Reads a list through `memory` and hands it over in order, some items at a time: use(first, n, data), data[i] the bytes
-/// of item first + i, while later ones are read into the other half. No item is larger than half of `memory`. What
-/// cannot be read at the second attempt is returned, and nothing from there on is handed over.
+/// Reads a list through `memory` and hands it over in order, some items at a time: use(first, n, data), data[i] the
+/// bytes of item first + i, while later ones are read into the other half. No item is larger than half of `memory`.
+/// What cannot be read at the second attempt is returned, and nothing from there on is handed over.
 std::optional<PageFailure> stream_pages(int file, const PageList& list, std::span<std::byte> memory,
                                         FunctionRef<void(size_t first, size_t n, std::byte* const* data)> use);
 

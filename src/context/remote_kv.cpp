@@ -23,7 +23,11 @@ class Bytes : public StateWriter {
 uint64_t message_bytes(const KvShape& shape, uint64_t n_tokens) {
   const KvShape whole = shape;
   const AttendBatch batch{static_cast<uint32_t>(std::min<uint64_t>(n_tokens, kCallTokens)),
-                          std::max(shape.n_heads, shape.n_kv_heads), 0, 0, 0, 0};
+                          std::max(shape.n_heads, shape.n_kv_heads),
+                          0,
+                          0,
+                          0,
+                          0};
   return attend_batch_bytes(whole, batch) + attend_output_bytes(whole, batch);
 }
 
@@ -33,18 +37,17 @@ uint64_t RemoteKv::working_bytes(const KvShape& shape, const KvChoices&, uint64_
   return message_bytes(shape, max_tokens);
 }
 
-uint64_t RemoteKv::call_bytes(const KvShape& shape, size_t n_heads, size_t n_tokens, size_t n_workers, bool with_sinks) {
-  const AttendBatch batch{static_cast<uint32_t>(n_tokens), static_cast<uint32_t>(n_heads), 0, 0, 0, with_sinks ? 1u : 0u};
+uint64_t RemoteKv::call_bytes(const KvShape& shape, size_t n_heads, size_t n_tokens, size_t n_workers,
+                              bool with_sinks) {
+  const AttendBatch batch{
+      static_cast<uint32_t>(n_tokens), static_cast<uint32_t>(n_heads), 0, 0, 0, with_sinks ? 1u : 0u};
   const uint64_t fixed = 2 * sizeof(AttendHeader) + sizeof(AttendBatch) + sizeof(AttendState);
   return attend_batch_bytes(shape, batch) + attend_output_bytes(shape, batch) + 2 * sizeof(AttendHeader) +
          (n_workers - 1) * fixed;
 }
 
 RemoteKv::RemoteKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, Ledger& ledger)
-    : shape_(shape),
-      choices_(choices),
-      max_tokens_(max_tokens),
-      ledger_(ledger) {
+    : shape_(shape), choices_(choices), max_tokens_(max_tokens), ledger_(ledger) {
   const std::vector<std::string>& addresses = choices.storage->workers;
   if (shape.n_kv_heads % addresses.size() != 0) {
     fail(ErrorCode::kInvalidArgument, "[kv policy] expected a number of workers that divides {} kv heads, found {}",
@@ -61,9 +64,9 @@ RemoteKv::RemoteKv(const KvShape& shape, const KvChoices& choices, uint64_t max_
 
 void RemoteKv::connect(Worker& worker) {
   worker.socket = Socket::connect(worker.address, kTimeoutMs);
-  const AttendConfig config{AttendConfig::kVersion,    worker.shape.n_kv_heads,      worker.shape.key_dim,
-                            worker.shape.value_dim,    worker.shape.n_heads,         choices_.storage->density,
-                            choices_.storage->channels, choices_.residual,           max_tokens_};
+  const AttendConfig config{AttendConfig::kVersion,     worker.shape.n_kv_heads, worker.shape.key_dim,
+                            worker.shape.value_dim,     worker.shape.n_heads,    choices_.storage->density,
+                            choices_.storage->channels, choices_.residual,       max_tokens_};
   ask(worker, AttendMessage::kConfig, std::as_bytes(std::span(&config, 1)));
 }
 

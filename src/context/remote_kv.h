@@ -10,22 +10,25 @@
 
 namespace mneme {
 
-/// InstInfer (arXiv 2409.04992) with the data elsewhere: keys and values go to workers (attend_worker.h), which keep them
-/// and answer queries with outputs. Several workers have equal parts of the kv heads, in their order; outputs do not
-/// depend on how many there are.
+/// InstInfer (arXiv 2409.04992) with the data elsewhere: keys and values go to workers (attend_worker.h), which keep
+/// them and answer queries with outputs. Several workers have equal parts of the kv heads, in their order; outputs do
+/// not depend on how many there are.
 ///
 /// A token takes a layer 4 n_heads (key_dim + value_dim) + 2 n_kv_heads (key_dim + value_dim) bytes on the link, q and
 /// out in f32, k and v in f16 as they are stored, and 104 bytes of headers and counts a call and worker, whatever the
 /// length of the sequence. Up to 512 tokens go in one call.
 ///
-/// A worker that is gone, or whose disk fails, ends the sequence with trouble(), which names it; nothing is tried again.
+/// A worker that is gone, or whose disk fails, ends the sequence with trouble(), which names it; nothing is tried
+/// again.
 class RemoteKv : public KvLayer {
  public:
-  static StateSpec spec() { return StateSpec([](uint64_t) { return 0; }); }
+  static StateSpec spec() {
+    return StateSpec([](uint64_t) { return 0; });
+  }
   static uint64_t working_bytes(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
 
-  /// Connects. Throws Error: kIo when a worker cannot be reached, kInvalidArgument when heads cannot be divided, and what
-  /// a worker refuses.
+  /// Connects. Throws Error: kIo when a worker cannot be reached, kInvalidArgument when heads cannot be divided, and
+  /// what a worker refuses.
   RemoteKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, Ledger& ledger);
 
   void reserve(size_t n_tokens) override;
@@ -63,7 +66,8 @@ class RemoteKv : public KvLayer {
   void save(int64_t page, StateWriter& out) const;
   void load(int64_t page, StateReader& in);
   void send(const Worker& worker, AttendMessage message, std::span<const std::byte> payload) const;
-  /// The payload of the answer, which must be `expected` and of at most `most` bytes. Throws Error with the worker's name.
+  /// The payload of the answer, which must be `expected` and of at most `most` bytes. Throws Error with the worker's
+  /// name.
   std::vector<std::byte> receive(const Worker& worker, AttendMessage expected, uint64_t most) const;
   /// Sends a request that is answered by the state.
   AttendState ask(Worker& worker, AttendMessage message, std::span<const std::byte> payload);

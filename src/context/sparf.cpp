@@ -24,7 +24,9 @@ void largest(std::span<const float> worth, size_t n, float* sorted, std::vector<
   }
 }
 
-float positive(float x) { return x > 0 ? x : 0; }  // also for what is no number
+float positive(float x) {
+  return x > 0 ? x : 0;
+}  // also for what is no number
 
 }  // namespace
 

@@ -20,12 +20,12 @@ struct SealRhythm {
   uint64_t page_blocks() const { return kPageTokens / block_tokens; }
 };
 
-/// What stores with sealed blocks behind a tail in full precision have in common: the tail, the positions, the rhythm of
-/// sealing, and how all of it is truncated and saved. What a block is made of is the derived store's affair.
+/// What stores with sealed blocks behind a tail in full precision have in common: the tail, the positions, the rhythm
+/// of sealing, and how all of it is truncated and saved. What a block is made of is the derived store's affair.
 ///
-/// Saved pages are whole blocks. The rest can be told of the present length alone, since the tail before it is sealed by
-/// then: number of tokens and of blocks (i64 each), unpaged blocks, blocks behind the last page, what lies beside the
-/// blocks, the tail, what lies beside the tail.
+/// Saved pages are whole blocks. The rest can be told of the present length alone, since the tail before it is sealed
+/// by then: number of tokens and of blocks (i64 each), unpaged blocks, blocks behind the last page, what lies beside
+/// the blocks, the tail, what lies beside the tail.
 class TailKv : public KvLayer {
  public:
   void reserve(size_t n_tokens) override;

@@ -28,9 +28,7 @@ class ValueTier {
   /// Writes a block there is room for. Throws Error(kIo).
   void write(uint64_t block, std::span<const std::byte> bytes);
   /// The block, or null when it is on disk.
-  const std::byte* in_memory(uint64_t block) const {
-    return file_ ? nullptr : memory_.data() + block * block_bytes_;
-  }
+  const std::byte* in_memory(uint64_t block) const { return file_ ? nullptr : memory_.data() + block * block_bytes_; }
 
   /// The request that brings bytes [begin, end) of a block to `target`, widened to whole pages of the file; *skip:
   /// where they begin there.
@@ -48,7 +46,7 @@ class ValueTier {
  private:
   size_t block_bytes_;
   GrowingBuffer memory_;
-  Buffer page_;  ///< Aligned copy of a block on its way to the file.
+  Buffer page_;                   ///< Aligned copy of a block on its way to the file.
   std::unique_ptr<KvFile> file_;  ///< Null: in memory.
 };
 

@@ -11,6 +11,7 @@
 #include "eval/bitstack_claims.h"
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
+#include "eval/near_data_claims.h"
 #include "eval/precision_claims.h"
 #include "eval/weight_claims.h"
 
@@ -20,6 +21,7 @@ std::span<const Claim> all_claims() {
   static const std::vector<Claim> claims = [] {
     std::vector<Claim> all = foundation_claims();
     for (Claim& claim : kv_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : near_data_claims()) all.push_back(std::move(claim));
     for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));

@@ -1,3 +1,5 @@
+#include "context/attend_worker.h"
+
 #include <fmt/format.h>
 
 #include <csignal>
@@ -11,7 +13,6 @@
 #include "base/json.h"
 #include "budget/resident.h"
 #include "cli/commands.h"
-#include "context/attend_worker.h"
 
 namespace mneme::cli {
 namespace {
@@ -55,7 +56,8 @@ void add_attend_worker(CLI::App& app, GlobalOptions& global) {
       ->capture_default_str();
   command->add_option("--folder", options->folder,
                       "Where the files lie (default: $MNEME_KV_FOLDER, else $TMPDIR, else /var/tmp)");
-  command->add_option("-m,--memory", options->memory, "Limit of tails and working memory, e.g. 2G (default: the machine's)");
+  command->add_option("-m,--memory", options->memory,
+                      "Limit of tails and working memory, e.g. 2G (default: the machine's)");
   command->footer(
       "Clients name it in their policy: mneme run MODEL --kv instinfer:127.0.0.1:7117,density=1/8\n"
       "Whoever reaches the address may use it: there are no passwords. Sequences end with their connection.\n"
