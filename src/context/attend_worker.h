@@ -1,7 +1,7 @@
 #pragma once
 
 #include <condition_variable>
-#include <cstdint>
+#include <exception>
 #include <list>
 #include <mutex>
 #include <string>
