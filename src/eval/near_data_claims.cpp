@@ -160,7 +160,7 @@ std::vector<Claim> near_data_claims() {
        "about equal to SparQ; local attention fails", 3, false,
        [] { return error_ratio("window:sink=0,recent=300", sparf("1/8")); }},
       {"instinfer", kSource, "Half the tokens lose less than a quarter of them", "times the error",
-       "accuracy falls slowly down to 1/8", 1.5, false, [] { return error_ratio(sparf("1/4"), sparf("1/2")); }},
+       "accuracy falls slowly down to 1/8", 1.2, false, [] { return error_ratio(sparf("1/4"), sparf("1/2")); }},
       {"instinfer", kSource, "A quarter of the tokens loses less than an eighth", "times the error", "the same", 1.5,
        false, [] { return error_ratio(sparf("1/8"), sparf("1/4")); }},
       {"instinfer", kSource, "Bytes on the link do not grow with the length", "times the bytes",
@@ -175,7 +175,7 @@ std::vector<Claim> near_data_claims() {
          return ClaimMeasurement{2047.0 * 2 * 8 * 128 * 2 / link_bytes(2048), "2047 tokens, 8 heads of 128"};
        }},
       {"instinfer", kSource, "Reading in two steps leaves pages out", "of all pages",
-       "half of the sparsity remains after the page step", 0.75, true, internal_reads},
+       "half of the sparsity remains after the page step", 0.95, true, internal_reads},
       {"instinfer", kSource, "A worker in place of the own file gives the same outputs", "relative error", "one device",
        0, true, [] { return worker_difference(1); }},
       {"instinfer", kSource, "Two workers with half of the heads each give the same outputs", "relative error",
