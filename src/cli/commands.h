@@ -14,6 +14,7 @@ struct GlobalOptions {
 /// Each adds one subcommand to `app`. The subcommand's callback does the work and throws mneme::Error; main() prints it.
 /// `global` outlives the parse and is filled before a callback runs.
 void add_apply_template(CLI::App& app, GlobalOptions& global);
+void add_attend_worker(CLI::App& app, GlobalOptions& global);
 void add_bench(CLI::App& app, GlobalOptions& global);
 /// The subcommand of `mneme bench` that is about vector indexes; in commands/bench_ann.cpp.
 void add_bench_ann(CLI::App& bench, GlobalOptions& global);

@@ -1,3 +1,4 @@
+#include "cli/fetch_counts.h"
 #include "cli/generation_json.h"
 
 #include <fmt/format.h>
@@ -43,7 +44,7 @@ Json generation_json(const GenerationResult& result, const Engine& engine) {
               {"decode_seconds", result.decode_seconds},
               {"decode_tokens_per_second", decode_rate(result)}};
   if (result.fetches.wanted > 0) {
-    out["kv_fetches"] = {{"wanted", result.fetches.wanted}, {"resident", result.fetches.resident}, {"bytes", result.fetches.bytes}};
+    out["kv_fetches"] = fetch_json(result.fetches);
   }
   if (!result.stop_string.empty()) out["stop_string"] = result.stop_string;
   if (!logprobs.empty()) out["logprobs"] = logprobs;
@@ -53,10 +54,7 @@ Json generation_json(const GenerationResult& result, const Engine& engine) {
 
 std::string generation_summary(const GenerationResult& result) {
   std::string fetches;
-  if (result.fetches.wanted > 0) {
-    fetches = fmt::format(", {:.0f} % of the wanted chunks in memory, {} read", 100 * result.fetches.hit_rate(),
-                          format_byte_size(result.fetches.bytes));
-  }
+  if (result.fetches.wanted > 0) fetches = ", " + fetch_text(result.fetches);
   return fmt::format("{} prompt tokens ({} reused) in {:.2f} s, {} tokens at {:.1f} tokens/s, ended by {}{}", result.n_prompt,
                      result.n_reused, result.prompt_seconds, result.tokens.size(), decode_rate(result),
                      finish_reason_name(result.reason), fetches);

@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
   app.add_flag("-v,--verbose", global.verbose, "Say more on stderr");
   app.add_option("-t,--threads", global.threads, "Worker threads (default: all cores)")->check(CLI::Range(1, 1024));
   add_apply_template(app, global);
+  add_attend_worker(app, global);
   add_bench(app, global);
   add_convert(app, global);
   add_cube(app, global);

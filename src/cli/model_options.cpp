@@ -11,7 +11,7 @@ void ModelOptions::add_to(CLI::App& command, bool with_sequences) {
   command.add_option("-m,--memory", memory, "Memory limit of the whole process, e.g. 2G (default: all of the machine's)");
   command.add_option("-c,--context", context, "Tokens of context, e.g. 8k (default: as trained, or as many as fit)");
   command.add_option("--kv", kv, "How keys and values are kept: f16, bf16, f32, kivi:2|4, token:4, bfp:4, think:0.5 (also +kivi:4), mikv, h2o, "
-                 "window:2048, shadowkv:budget=1.5%,values=disk, cskv:0.25; auto: the smallest within --kv-bound (docs/context.md)")
+                 "window:2048, shadowkv:budget=1.5%,values=disk, cskv:0.25, instinfer:density=1/8; auto: the smallest within --kv-bound (docs/context.md)")
       ->capture_default_str();
   command.add_option("--kv-bound", kv_bound, "With --kv auto: most KL divergence from f16, in nats a token")
       ->capture_default_str()

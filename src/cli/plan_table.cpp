@@ -24,6 +24,10 @@ std::string plan_table(const MemoryPlan& plan, double bytes_per_second) {
   const uint64_t free = plan.limit > plan.total() ? plan.limit - plan.total() : 0;
   out += fmt::format("{:<12} {:>10} {:>6}  of a limit of {}; {} stay free\n", "total", format_byte_size(plan.total()), "",
                      format_byte_size(plan.limit), format_byte_size(free));
+  if (plan.kv_disk_bytes > 0) {
+    out += fmt::format("{:<12} {:>10} {:>6}  files of keys and values, {} x {} tokens\n", "disk",
+                       format_byte_size(plan.kv_disk_bytes), "", plan.n_sequences, plan.context);
+  }
   if (plan.session_bytes > 0) {
     out += fmt::format("{:<12} {:>10} {:>6}  at most for the session, while its file is written anew\n", "disk",
                        format_byte_size(plan.session_bytes), "");
@@ -66,6 +70,7 @@ Json plan_json(const MemoryPlan& plan, double bytes_per_second) {
           {"context", plan.context},
           {"sequences", plan.n_sequences},
           {"batch", plan.batch},
+          {"kv_disk_bytes", plan.kv_disk_bytes},
           {"session_bytes", plan.session_bytes},
           {"stack_blocks", plan.stack_blocks},
           {"stack_bytes", plan.stack_bytes},

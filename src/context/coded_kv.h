@@ -5,10 +5,9 @@
 #include <span>
 
 #include "budget/buffer.h"
+#include "context/block_kv.h"
 #include "context/channel_map.h"
 #include "context/kv_choices.h"
-#include "context/kv_layer.h"
-#include "context/open_tail.h"
 #include "kernels/coded_attention.h"
 
 namespace mneme {
@@ -26,7 +25,7 @@ namespace mneme {
 /// value_dim), blocks rounded to 4 KiB a layer. Two bits in groups of 32 take 0.19 of f16.
 ///
 /// Not here: sliding-window layers (their ring is small already) and truncation into sealed blocks.
-class CodedKv : public KvLayer {
+class CodedKv : public BlockKv {
  public:
   static StateSpec spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
 
@@ -34,51 +33,31 @@ class CodedKv : public KvLayer {
   CodedKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, Ledger& ledger);
   ~CodedKv() override;
 
-  void reserve(size_t n_tokens) override;
-  void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) override;
-
   uint64_t bytes() const override;
-  int64_t n_tokens() const override { return n_tokens_; }
-  /// Only into the newest tokens: sealed blocks cannot be opened. Up to 63 tokens more may be sealed then than a fresh sequence
-  /// of that length would have.
-  bool truncate(int64_t n_tokens) override;
   std::unique_ptr<LayerState> copy(CopyScope& scope) const override;
 
-  /// Pages are four blocks. The rest can be told of the present length alone: the tail before it is coded by then.
-  PageRange sealed_pages() const override;
-  void save_page(int64_t page, StateWriter& out) const override;
-  bool save_rest(int64_t n_tokens, StateWriter& out) const override;
-  void load_page(int64_t page, StateReader& in) override;
-  void load_rest(StateReader& in) override;
-
   /// What a sealed block decodes to, for comparisons: keys [64, key_dim] (dropped channels are 0) and values [64, value_dim].
-  void decode(int64_t block, size_t head, float* keys, float* values) const;
+  void decode(uint64_t block, size_t head, float* keys, float* values) const;
 
  private:
   struct Layout;
   static Layout layout_of(const KvShape& shape, const KvChoices& choices);
 
-  std::byte* part(int64_t block, size_t head);
-  const std::byte* part(int64_t block, size_t head) const;
-  kernels::BlockKeys keys_of(int64_t block, size_t head) const;
-  kernels::BlockValues values_of(int64_t block, size_t head) const;
-  void attend(const KvQueries& queries, size_t first, size_t n, float* out, size_t out_stride) const;
-  void seal();
-  void load_blocks(int64_t n_blocks, StateReader& in);
+  std::byte* part(uint64_t block, size_t head);
+  const std::byte* part(uint64_t block, size_t head) const;
+  kernels::BlockKeys keys_of(uint64_t block, size_t head) const;
+  kernels::BlockValues values_of(uint64_t block, size_t head) const;
+  void attend(const KvQueries& queries, size_t first, size_t n, float* out, size_t out_stride) override;
+  void seal() override;
+  void save_beside_tail(StateWriter& out) const override;
+  void load_beside_tail(StateReader& in) override;
   void check_channels() const;
   void choose_channels(size_t head, std::span<const float> keys, std::byte* list);
 
-  KvShape shape_;
   KvChoices choices_;
-  uint64_t max_tokens_;
-  Ledger& ledger_;
   std::unique_ptr<const Layout> layout_;
-  OpenTail tail_;
-  RecentQueries recent_;   ///< Only to prune.
-  Buffer order_;           ///< [kv head][key_dim] channel numbers, only to sort.
-  GrowingBuffer blocks_;   ///< [block][head][channel list | keys | values]
-  int64_t n_tokens_ = 0;
-  int64_t n_sealed_ = 0;   ///< Blocks.
+  RecentQueries recent_;  ///< Only to prune.
+  Buffer order_;          ///< [kv head][key_dim] channel numbers, only to sort.
 };
 
 }  // namespace mneme

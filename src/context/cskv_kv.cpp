@@ -19,16 +19,11 @@ using kernels::CodedMatrix;
 using kernels::kBlockTokens;
 
 constexpr size_t kSpanBlocks = 4;
-constexpr int64_t kPageBlocks = kPageTokens / static_cast<int64_t>(kBlockTokens);
 /// Features that one pass of the attention kernel weighs; more take several.
 constexpr size_t kFeaturePass = 512;
 
-uint64_t sealed_blocks(uint64_t n_tokens, uint32_t residual) {
-  return n_tokens > residual ? (n_tokens - residual) / kBlockTokens : 0;
-}
-
-size_t tail_capacity(const KvChoices& choices, uint64_t max_tokens) {
-  return std::min<uint64_t>(max_tokens, uint64_t{choices.residual} + kBlockTokens);
+SealRhythm rhythm_of(const KvChoices& choices) {
+  return {choices.residual, kBlockTokens};
 }
 
 /// Rank of a density: a whole number of features a head.
@@ -74,27 +69,17 @@ FeatureMap CskvKv::value_map(const KvShape& shape, const KvChoices& choices) {
 }
 
 StateSpec CskvKv::spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens) {
-  const uint64_t fixed = OpenTail::reserved_bytes(shape, tail_capacity(choices, max_tokens));
-  const uint64_t block_bytes = layout_of(shape, choices).block_bytes;
-  return StateSpec([=, residual = choices.residual](uint64_t tokens) {
-    return fixed + round_up<uint64_t>(sealed_blocks(tokens, residual) * block_bytes, GrowingBuffer::kStepBytes);
-  });
+  return spec_of(shape, rhythm_of(choices), layout_of(shape, choices).block_bytes, max_tokens);
 }
 
 CskvKv::CskvKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens,
                std::shared_ptr<const KvBases> bases, size_t layer, Ledger& ledger)
-    : shape_(shape),
+    : BlockKv(shape, rhythm_of(choices), layout_of(shape, choices).block_bytes, max_tokens, ledger,
+              "features of keys and values"),
       choices_(choices),
-      max_tokens_(max_tokens),
       bases_(std::move(bases)),
       layer_(layer),
-      ledger_(ledger),
-      layout_(std::make_unique<const Layout>(layout_of(shape, choices))),
-      tail_(shape, tail_capacity(choices, max_tokens), ledger),
-      blocks_(ledger, Tag::kKv,
-              round_up<size_t>(std::max<size_t>(1, sealed_blocks(max_tokens, choices.residual)) * layout_->block_bytes,
-                               GrowingBuffer::kStepBytes),
-              "features of keys and values") {
+      layout_(std::make_unique<const Layout>(layout_of(shape, choices))) {
   if (!bases_ || layer_ >= bases_->layers.size() || basis().keys != layout_->key_map ||
       basis().values != layout_->value_map) {
     fail(ErrorCode::kInvalidArgument,
@@ -107,38 +92,17 @@ CskvKv::CskvKv(const KvShape& shape, const KvChoices& choices, uint64_t max_toke
 
 CskvKv::~CskvKv() = default;
 
-void CskvKv::reserve(size_t n_tokens) {
-  const uint64_t end = static_cast<uint64_t>(n_tokens_) + n_tokens;
-  if (end > max_tokens_) {
-    fail(ErrorCode::kContextOverflow, "[append] expected at most {} tokens of context, found {}", max_tokens_, end);
-  }
-  blocks_.grow_to(sealed_blocks(end, choices_.residual) * layout_->block_bytes);
-}
-
 void CskvKv::extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) {
-  const RopeRuns runs(rows.angles != nullptr ? &rows.angles->spec() : nullptr, kBlockTokens);
-  // In pieces that end where a block is due, so that every query sees what was sealed before its own token.
-  for (size_t first = 0; first < rows.n_tokens;) {
-    const size_t n = std::min(rows.n_tokens - first, choices_.residual + kBlockTokens - tail_.size());
-    tail_.append(rows, first, n);
-    n_tokens_ += static_cast<int64_t>(n);
-    attend(queries, first, n, runs, out + first * out_stride, out_stride);
-    if (tail_.size() == choices_.residual + kBlockTokens) seal(runs);
-    first += n;
-  }
+  runs_.emplace(rows.angles != nullptr ? &rows.angles->spec() : nullptr, kBlockTokens);
+  BlockKv::extend(rows, queries, out, out_stride);
+  runs_.reset();
 }
 
-std::byte* CskvKv::at(int64_t block) {
-  return blocks_.data() + static_cast<size_t>(block) * layout_->block_bytes;
-}
-const std::byte* CskvKv::at(int64_t block) const {
-  return const_cast<CskvKv*>(this)->at(block);
-}
-std::span<const std::byte> CskvKv::block(int64_t i) const {
+std::span<const std::byte> CskvKv::block(uint64_t i) const {
   return {at(i), layout_->block_bytes};
 }
 
-const std::byte* CskvKv::key_features(int64_t block, std::vector<std::byte>& room) const {
+const std::byte* CskvKv::key_features(uint64_t block, std::vector<std::byte>& room) const {
   if (!layout_->keys_coded) return at(block);
   const size_t rank = layout_->key_map.rank;
   std::vector<float> z(kBlockTokens * rank);
@@ -148,7 +112,7 @@ const std::byte* CskvKv::key_features(int64_t block, std::vector<std::byte>& roo
   return room.data();
 }
 
-const std::byte* CskvKv::value_features(int64_t block, std::vector<std::byte>& room) const {
+const std::byte* CskvKv::value_features(uint64_t block, std::vector<std::byte>& room) const {
   const std::byte* const from = at(block) + layout_->key_bytes;
   if (!layout_->values_coded) return from;
   const size_t rank = layout_->value_map.rank;
@@ -159,23 +123,20 @@ const std::byte* CskvKv::value_features(int64_t block, std::vector<std::byte>& r
   return room.data();
 }
 
-void CskvKv::attend(const KvQueries& queries, size_t first, size_t n, const RopeRuns& runs, float* out,
-                    size_t out_stride) const {
-  const int64_t tail_first = n_tokens_ - static_cast<int64_t>(tail_.size());
+void CskvKv::attend(const KvQueries& queries, size_t first, size_t n, float* out, size_t out_stride) {
   const int64_t first_query = n_tokens_ - static_cast<int64_t>(n);
-  const size_t block_spans = div_up<size_t>(static_cast<size_t>(n_sealed_), kSpanBlocks);
+  const size_t block_spans = div_up<size_t>(n_sealed_, kSpanBlocks);
   const size_t rank = layout_->value_map.rank, value_dim = shape_.value_dim;
 
   const auto attend_span = [&](const SpanRows& rows, size_t span, const kernels::AttentionTriple& result) {
     if (span >= block_spans) {
-      tail_.attend(rows, span - block_spans, tail_first, first_query, result);
+      tail_.attend(rows, span - block_spans, tail_first(), first_query, result);
       return;
     }
     std::vector<float> features(rows.queries.n_rows * rank);
-    const auto begin = static_cast<int64_t>(span * kSpanBlocks);
-    const int64_t end = std::min(n_sealed_, begin + static_cast<int64_t>(kSpanBlocks));
-    for (int64_t block = begin; block < end; ++block) {
-      attend_block(rows, block, runs, {result.max, result.sum, features.data(), rank});
+    const uint64_t end = std::min<uint64_t>(n_sealed_, (span + 1) * kSpanBlocks);
+    for (uint64_t block = span * kSpanBlocks; block < end; ++block) {
+      attend_block(rows, block, {result.max, result.sum, features.data(), rank});
     }
     const float* const basis_of_head = basis().value_basis.data() + rows.head * value_dim;
     kernels::combine_rows(
@@ -183,18 +144,17 @@ void CskvKv::attend(const KvQueries& queries, size_t first, size_t n, const Rope
         {reinterpret_cast<const std::byte*>(basis_of_head), layout_->value_map.channels * sizeof(float), DType::kF32},
         rank, value_dim, result.out, result.out_stride);
   };
-  attend_spans(shape_, queries, first, n, block_spans + tail_.n_runs(tail_first), attend_span, out, out_stride);
+  attend_spans(shape_, queries, first, n, block_spans + tail_.n_runs(tail_first()), attend_span, out, out_stride);
 }
 
 /// Adds a block, with features in the place of values.
-void CskvKv::attend_block(const SpanRows& rows, int64_t block, const RopeRuns& runs,
-                          const kernels::AttentionTriple& features) const {
+void CskvKv::attend_block(const SpanRows& rows, uint64_t block, const kernels::AttentionTriple& features) const {
   const size_t n_rows = rows.queries.n_rows, dim = shape_.key_dim, rank = layout_->value_map.rank;
   std::vector<std::byte> room;
   std::vector<float> keys(kBlockTokens * dim);
   layout_->key_map.decode(basis().key_basis.data(), key_features(block, room), kBlockTokens, rows.head * dim, dim,
                           keys.data(), dim);
-  runs.rotate(keys.data(), dim, kBlockTokens, block * static_cast<int64_t>(kBlockTokens));
+  runs_->rotate(keys.data(), dim, kBlockTokens, static_cast<int64_t>(block * kBlockTokens));
   std::vector<std::byte> stored_keys(kBlockTokens * dim * 2);
   kernels::vector_ops().f32_to_f16(keys.data(), keys.size(), stored_keys.data());
   const std::byte* const values = value_features(block, room);
@@ -211,8 +171,8 @@ void CskvKv::attend_block(const SpanRows& rows, int64_t block, const RopeRuns& r
   }
 }
 
-/// Moves the oldest 64 tokens of the tail into a block.
-void CskvKv::seal(const RopeRuns& runs) {
+void CskvKv::seal() {
+  const uint64_t block = n_sealed_ - 1;
   const kernels::VectorOps& ops = kernels::vector_ops();
   const size_t key_dim = shape_.key_dim, value_dim = shape_.value_dim;
   const FeatureMap key_map = layout_->key_map, value_map = layout_->value_map;
@@ -220,7 +180,7 @@ void CskvKv::seal(const RopeRuns& runs) {
   parallel_dynamic(shape_.n_kv_heads, [&](size_t head) {
     std::vector<float> rows(kBlockTokens * std::max(key_dim, value_dim));
     ops.f16_to_f32(tail_.key(head, 0), kBlockTokens * key_dim, rows.data());
-    runs.rotate_back(rows.data(), key_dim, kBlockTokens, n_sealed_ * static_cast<int64_t>(kBlockTokens));
+    runs_->rotate_back(rows.data(), key_dim, kBlockTokens, static_cast<int64_t>(block * kBlockTokens));
     for (size_t t = 0; t < kBlockTokens; ++t) {
       std::copy_n(rows.data() + t * key_dim, key_dim, keys.data() + t * key_map.channels + head * key_dim);
     }
@@ -241,7 +201,7 @@ void CskvKv::seal(const RopeRuns& runs) {
     ops.f16_to_f32(features.data(), z.size(), z.data());
     encode(z);
   };
-  std::byte* const to = at(n_sealed_);
+  std::byte* const to = at(block);
   write(key_map, basis().key_basis, keys, layout_->keys_coded, to, [&](const std::vector<float>& z) {
     layout_->keys.encode({z.data(), key_map.rank, 1}, layout_->keys.whole(), to);
   });
@@ -249,97 +209,22 @@ void CskvKv::seal(const RopeRuns& runs) {
         [&](const std::vector<float>& z) {
           layout_->values.encode({z.data(), 1, value_map.rank}, layout_->values.whole(), to + layout_->key_bytes);
         });
-  ++n_sealed_;
-  tail_.drop_oldest(kBlockTokens);
 }
 
-void CskvKv::decode(int64_t block, size_t head, const RopeSpec* rope, float* keys, float* values) const {
+void CskvKv::decode(uint64_t block, size_t head, const RopeSpec* rope, float* keys, float* values) const {
   const size_t key_dim = shape_.key_dim, value_dim = shape_.value_dim;
   std::vector<std::byte> room;
   layout_->key_map.decode(basis().key_basis.data(), key_features(block, room), kBlockTokens, head * key_dim, key_dim,
                           keys, key_dim);
-  RopeRuns(rope, kBlockTokens).rotate(keys, key_dim, kBlockTokens, block * static_cast<int64_t>(kBlockTokens));
+  RopeRuns(rope, kBlockTokens).rotate(keys, key_dim, kBlockTokens, static_cast<int64_t>(block * kBlockTokens));
   layout_->value_map.decode(basis().value_basis.data(), value_features(block, room), kBlockTokens, head * value_dim,
                             value_dim, values, value_dim);
 }
 
-bool CskvKv::truncate(int64_t n_tokens) {
-  const int64_t sealed = n_sealed_ * static_cast<int64_t>(kBlockTokens);
-  if (n_tokens < sealed || n_tokens > n_tokens_) return false;
-  tail_.truncate(static_cast<size_t>(n_tokens - sealed));
-  n_tokens_ = n_tokens;
-  return true;
-}
-
 std::unique_ptr<LayerState> CskvKv::copy(CopyScope&) const {
   auto copy = std::make_unique<CskvKv>(shape_, choices_, max_tokens_, bases_, layer_, ledger_);
-  copy->blocks_.grow_to(blocks_.committed());
-  std::memcpy(copy->blocks_.data(), blocks_.data(), blocks_.committed());
-  copy->tail_.copy_from(tail_);
-  copy->n_tokens_ = n_tokens_;
-  copy->n_sealed_ = n_sealed_;
+  copy_blocks_to(*copy);
   return copy;
-}
-
-PageRange CskvKv::sealed_pages() const {
-  return {0, n_sealed_ / kPageBlocks};
-}
-
-void CskvKv::save_page(int64_t page, StateWriter& out) const {
-  out.write({at(page * kPageBlocks), static_cast<size_t>(kPageBlocks) * layout_->block_bytes});
-}
-
-bool CskvKv::save_rest(int64_t n_tokens, StateWriter& out) const {
-  if (n_tokens != n_tokens_) return false;
-  const int64_t saved = n_sealed_ / kPageBlocks * kPageBlocks;
-  out.put(n_tokens_);
-  out.put(n_sealed_);
-  if (n_sealed_ > saved) out.write({at(saved), static_cast<size_t>(n_sealed_ - saved) * layout_->block_bytes});
-  tail_.save(out);
-  return true;
-}
-
-void CskvKv::load_page(int64_t page, StateReader& in) {
-  if (page != n_sealed_ / kPageBlocks || n_sealed_ % kPageBlocks != 0 || tail_.size() > 0) {
-    fail(ErrorCode::kCorruptData, "[load keys and values] expected page {}, found page {}", n_sealed_ / kPageBlocks,
-         page);
-  }
-  load_blocks(n_sealed_ + kPageBlocks, in);
-  n_tokens_ = n_sealed_ * static_cast<int64_t>(kBlockTokens);
-  in.finish();
-}
-
-/// Reads blocks up to `n_blocks`.
-void CskvKv::load_blocks(int64_t n_blocks, StateReader& in) {
-  if (static_cast<uint64_t>(n_blocks) > sealed_blocks(max_tokens_, choices_.residual)) {
-    fail(ErrorCode::kContextOverflow, "[load keys and values] expected at most {} tokens of context, found more",
-         max_tokens_);
-  }
-  blocks_.grow_to(static_cast<size_t>(n_blocks) * layout_->block_bytes);
-  in.copy_to(at(n_sealed_), static_cast<size_t>(n_blocks - n_sealed_) * layout_->block_bytes);
-  n_sealed_ = n_blocks;
-}
-
-void CskvKv::load_rest(StateReader& in) {
-  const auto n_tokens = in.get<int64_t>(), n_sealed = in.get<int64_t>();
-  // What was truncated may have more blocks than a fresh sequence of that length, but never fewer.
-  const bool possible =
-      n_tokens >= 0 && static_cast<uint64_t>(n_tokens) <= max_tokens_ && n_sealed >= n_sealed_ &&
-      n_sealed < n_sealed_ + kPageBlocks && n_sealed * static_cast<int64_t>(kBlockTokens) <= n_tokens &&
-      static_cast<uint64_t>(n_sealed) >= sealed_blocks(static_cast<uint64_t>(n_tokens), choices_.residual);
-  if (!possible) {
-    fail(ErrorCode::kCorruptData,
-         "[load keys and values] expected the rest of {} blocks or up to {} more, found {} blocks for {} tokens",
-         n_sealed_, kPageBlocks - 1, n_sealed, n_tokens);
-  }
-  load_blocks(n_sealed, in);
-  tail_.load(in);
-  if (static_cast<int64_t>(tail_.size()) != n_tokens - n_sealed * static_cast<int64_t>(kBlockTokens)) {
-    fail(ErrorCode::kCorruptData, "[load keys and values] expected {} recent tokens, found {}",
-         n_tokens - n_sealed * static_cast<int64_t>(kBlockTokens), tail_.size());
-  }
-  in.finish();
-  n_tokens_ = n_tokens;
 }
 
 }  // namespace mneme

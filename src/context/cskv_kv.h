@@ -2,14 +2,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
-#include "budget/buffer.h"
 #include "context/attention_spans.h"
+#include "context/block_kv.h"
 #include "context/kv_bases.h"
 #include "context/kv_choices.h"
-#include "context/kv_layer.h"
-#include "context/open_tail.h"
 
 namespace mneme {
 
@@ -28,7 +27,7 @@ namespace mneme {
 /// head norm. The tail is a sliding one of all stores, not one that empties every 32 tokens; prompts see features too.
 /// The factors are kept for keys and values, not for the layer's input: 2 C r a layer beside the weights, counted with
 /// the process.
-class CskvKv : public KvLayer {
+class CskvKv : public BlockKv {
  public:
   static StateSpec spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
   /// The maps that bases must have. Throws Error(kInvalidArgument) for a density under one feature a head.
@@ -40,53 +39,31 @@ class CskvKv : public KvLayer {
          size_t layer, Ledger& ledger);
   ~CskvKv() override;
 
-  void reserve(size_t n_tokens) override;
   void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) override;
-
-  uint64_t bytes() const override { return tail_.bytes() + blocks_.committed(); }
-  int64_t n_tokens() const override { return n_tokens_; }
-  bool truncate(int64_t n_tokens) override;
   std::unique_ptr<LayerState> copy(CopyScope& scope) const override;
 
-  /// A page is 4 blocks. The rest: number of tokens and blocks (i64), the blocks after the last page, the tail.
-  PageRange sealed_pages() const override;
-  void save_page(int64_t page, StateWriter& out) const override;
-  bool save_rest(int64_t n_tokens, StateWriter& out) const override;
-  void load_page(int64_t page, StateReader& in) override;
-  void load_rest(StateReader& in) override;
-
   /// Keys (after RoPE) and values of a sealed block and head as attention sees them, [64, dim] f32; for tests.
-  void decode(int64_t block, size_t head, const RopeSpec* rope, float* keys, float* values) const;
+  void decode(uint64_t block, size_t head, const RopeSpec* rope, float* keys, float* values) const;
   /// The bytes of a block: features of keys, then of values.
-  std::span<const std::byte> block(int64_t i) const;
+  std::span<const std::byte> block(uint64_t i) const;
 
  private:
   struct Layout;
   static Layout layout_of(const KvShape& shape, const KvChoices& choices);
 
-  std::byte* at(int64_t block);
-  const std::byte* at(int64_t block) const;
   const KvBases::Layer& basis() const { return bases_->layers[layer_]; }
   /// f16 features of a block's keys or values, [64, rank]; decoded to `room` when they are codes.
-  const std::byte* key_features(int64_t block, std::vector<std::byte>& room) const;
-  const std::byte* value_features(int64_t block, std::vector<std::byte>& room) const;
-  void attend(const KvQueries& queries, size_t first, size_t n, const RopeRuns& runs, float* out,
-              size_t out_stride) const;
-  void attend_block(const SpanRows& rows, int64_t block, const RopeRuns& runs,
-                    const kernels::AttentionTriple& features) const;
-  void seal(const RopeRuns& runs);
-  void load_blocks(int64_t n_blocks, StateReader& in);
+  const std::byte* key_features(uint64_t block, std::vector<std::byte>& room) const;
+  const std::byte* value_features(uint64_t block, std::vector<std::byte>& room) const;
+  void attend(const KvQueries& queries, size_t first, size_t n, float* out, size_t out_stride) override;
+  void attend_block(const SpanRows& rows, uint64_t block, const kernels::AttentionTriple& features) const;
+  void seal() override;
 
-  KvShape shape_;
   KvChoices choices_;
-  uint64_t max_tokens_;
   std::shared_ptr<const KvBases> bases_;
   size_t layer_;
-  Ledger& ledger_;
   std::unique_ptr<const Layout> layout_;
-  OpenTail tail_;
-  GrowingBuffer blocks_;
-  int64_t n_tokens_ = 0, n_sealed_ = 0;
+  std::optional<RopeRuns> runs_;  ///< During a call.
 };
 
 }  // namespace mneme

@@ -34,7 +34,7 @@ class Part {
         positional_ = item;
       } else {
         const std::string key(item.substr(0, equals));
-        if (!values_.emplace(key, item.substr(equals + 1)).second) wrong("each key once", item);
+        values_.emplace(key, item.substr(equals + 1));
       }
       first = false;
       if (comma == std::string_view::npos) break;
@@ -50,9 +50,21 @@ class Part {
     if (main && !positional_.empty()) return std::exchange(positional_, {});
     const auto found = values_.find(key);
     if (found == values_.end()) return std::nullopt;
+    if (values_.count(key) > 1) wrong("each key once", key);
     std::string value = found->second;
     values_.erase(found);
     return value;
+  }
+
+  /// All values of a key that may be repeated, the positional one first.
+  std::vector<std::string> take_all(const std::string& key) {
+    known_.push_back(key);
+    std::vector<std::string> out;
+    if (!positional_.empty()) out.push_back(std::exchange(positional_, {}));
+    const auto [begin, end] = values_.equal_range(key);
+    for (auto it = begin; it != end; ++it) out.push_back(it->second);
+    values_.erase(begin, end);
+    return out;
   }
 
   uint32_t count(const std::string& key, uint32_t otherwise, uint32_t least, uint32_t most, bool main = false) {
@@ -100,7 +112,7 @@ class Part {
  private:
   std::string_view text_;
   std::string name_, positional_;
-  std::map<std::string, std::string, std::less<>> values_;
+  std::multimap<std::string, std::string, std::less<>> values_;
   std::vector<std::string> known_;
 };
 
@@ -200,16 +212,45 @@ void read_shadow(Part& part, KvChoices& out) {
   out.shadow = shadow;
 }
 
-/// A density up to 1.
+/// A density up to 1, as a decimal or as 1/N.
 float density(Part& part, const std::string& key, float otherwise, bool main = false) {
   const std::optional<std::string> text = part.take(key, main);
   if (!text) return otherwise;
   float value = 0;
-  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
+  const bool is_part = text->starts_with("1/");
+  const char* const begin = text->data() + (is_part ? 2 : 0);
+  const auto [end, error] = std::from_chars(begin, text->data() + text->size(), value);
+  if (is_part && value > 0) value = 1 / value;
   if (error != std::errc{} || end != text->data() + text->size() || !(value > 0 && value <= 1)) {
     part.wrong(fmt::format("{} above 0 and up to 1", key), *text);
   }
   return value;
+}
+
+/// Where keys and values of InstInfer are, and how much of them is looked at.
+void read_storage(Part& part, KvChoices& out) {
+  KvChoices::InStorage storage;
+  for (const std::string& place : part.take_all("at")) {
+    if (place == "disk") continue;
+    const size_t colon = place.rfind(':');
+    uint32_t port = 0;
+    const char* const text_end = place.data() + place.size();
+    const bool has_port = colon != std::string::npos && colon > 0 &&
+                          std::from_chars(place.data() + colon + 1, text_end, port).ptr == text_end && port >= 1 &&
+                          port <= 65535;
+    if (!has_port && !place.starts_with('/')) part.wrong("disk, HOST:PORT or the path of a socket", place);
+    if (std::find(storage.workers.begin(), storage.workers.end(), place) != storage.workers.end()) {
+      part.wrong("each worker once", place);
+    }
+    storage.workers.push_back(place);
+  }
+  storage.density = density(part, "density", storage.density);
+  storage.channels = part.count("channels", storage.channels, 8, 32);
+  if ((storage.channels & (storage.channels - 1)) != 0) {
+    part.wrong("8, 16 or 32 channels a page", std::to_string(storage.channels));
+  }
+  out.residual = part.count("residual", out.residual, 16, 1u << 20);
+  out.storage = std::move(storage);
 }
 
 void read_features(Part& part, KvChoices& out) {
@@ -221,8 +262,8 @@ void read_features(Part& part, KvChoices& out) {
   out.features = features;
 }
 
-constexpr std::array<std::string_view, 13> kNames = {"f16",   "bf16", "f32", "kivi",   "token",     "bfp",
-                                                     "think", "mikv", "h2o", "window", "minicache", "shadowkv", "cskv"};
+constexpr std::array<std::string_view, 14> kNames = {"f16",   "bf16", "f32",    "kivi",      "token",    "bfp",  "think",
+                                                     "mikv",  "h2o",  "window", "minicache", "shadowkv", "cskv", "instinfer"};
 
 }  // namespace
 
@@ -268,6 +309,9 @@ KvChoices KvChoices::parse(std::string_view text) {
     } else if (name == "cskv") {
       only_once(out.features.has_value());
       read_features(part, out);
+    } else if (name == "instinfer") {
+      only_once(out.storage.has_value());
+      read_storage(part, out);
     } else if (name == "window") {
       only_once(out.window.has_value());
       out.window = Window{part.count("sink", 8, 0, 1u << 16), part.count("recent", 2048, 1, 1u << 30, true)};
@@ -279,7 +323,8 @@ KvChoices KvChoices::parse(std::string_view text) {
     if (plus == std::string_view::npos) break;
     begin = plus + 1;
   }
-  if (plain && *plain != "f16" && (out.seals() || out.window || out.importance || out.sharing || out.shadow || out.features)) {
+  if (plain && *plain != "f16" && (out.seals() || out.window || out.importance || out.sharing || out.shadow || out.features ||
+                                      out.storage)) {
     fail(ErrorCode::kInvalidArgument, "[kv policy] expected {} alone: recent tokens beside other choices are kept as f16, "
          "found '{}'", *plain, text);
   }
@@ -301,6 +346,12 @@ KvChoices KvChoices::parse(std::string_view text) {
     fail(ErrorCode::kInvalidArgument,
          "[kv policy] expected shadowkv alone, found '{}'; its keys are a product that other codecs and layers cannot read, and "
          "it must hold every token", text);
+  }
+  if (out.storage &&
+      (out.seals() || out.window || out.importance || out.sharing || out.shadow || out.features)) {
+    fail(ErrorCode::kInvalidArgument,
+         "[kv policy] expected instinfer alone, found '{}'; its pages hold single channels and tokens in f16, and it must hold "
+         "every token", text);
   }
   if (out.window && (out.seals() || out.importance)) {
     fail(ErrorCode::kInvalidArgument, "[kv policy] expected window alone, found '{}'; a window is small and kept as f16", text);

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/coded_matrix.h"
 #include "tensor/dtype.h"
@@ -24,6 +25,8 @@ namespace mneme {
 ///   shadowkv[:rank=160,budget=1.5%,values=ram|disk,outliers=24,fit=1024,residual]
 ///       keys of rank `rank`, values in a slower tier, generated tokens see `budget` tokens that are chosen for each
 ///   cskv[:r=0.25,keys=,values=,residual]    r features a channel of keys and values, in bases fitted to the model
+///   instinfer[:disk|HOST:PORT|/SOCKET,at=,density=1/8,channels=8|16|32,residual]
+///       keys and values in a file, here or where a worker runs, and attention beside it over a share of the tokens
 struct KvChoices {
   /// Codec of sealed blocks of keys or values.
   struct Codec {
@@ -64,12 +67,20 @@ struct KvChoices {
     bool operator==(const Features&) const = default;
   };
 
+  struct InStorage {
+    float density = 0.125f;             ///< Share of channels and of sealed tokens that a generated token looks at.
+    uint32_t channels = 8;              ///< Of a page of the copy by channels.
+    std::vector<std::string> workers;   ///< Where they listen, HOST:PORT or a path; none: a file of this process.
+    bool operator==(const InStorage&) const = default;
+  };
+
   DType plain = DType::kF16;          ///< Of plain stores, when nothing below is chosen.
   std::optional<Window> window;       ///< Token policy.
   std::optional<Importance> importance;  ///< Token policy.
   std::optional<Sharing> sharing;     ///< Layer sharing.
   std::optional<Features> features;   ///< Channel map: features in bases that were fitted to the model.
   std::optional<Shadow> shadow;       ///< Placement, and a channel map of its own.
+  std::optional<InStorage> storage;   ///< Placement, of keys and values and of attention.
   float prune = 0;                    ///< Channel map: fraction of the key channels that are dropped, 0: none.
   bool sort = false;                  ///< Channel map: key channels in order of size.
   Codec keys, values;                 ///< Element codec.

@@ -47,6 +47,11 @@ TEST(KvChoices, ReadsWhatItIsTold) {
   EXPECT_EQ(KvChoices::parse("shadowkv:64,budget=2%,values=disk").shadow, shadow);
   shadow = {.rank = 160, .share = 0, .tokens = 2048, .outliers = 0, .fit = 512, .on_disk = false};
   EXPECT_EQ(KvChoices::parse("shadowkv:budget=2048,outliers=0,fit=512").shadow, shadow);
+  KvChoices::InStorage storage;
+  EXPECT_EQ(KvChoices::parse("instinfer").storage, storage);
+  EXPECT_EQ(KvChoices::parse("instinfer:disk,density=1/8").storage, storage);
+  storage = {.density = 0.25f, .channels = 16, .workers = {"near:7117", "/tmp/b.sock"}};
+  EXPECT_EQ(KvChoices::parse("instinfer:near:7117,at=/tmp/b.sock,density=1/4,channels=16").storage, storage);
   EXPECT_EQ(KvChoices::parse("mikv").importance, (KvChoices::Importance{0.2f, 16, 2, true}));
   EXPECT_EQ(KvChoices::parse("mikv:hi=8,lo=3,keep=0.1,balance=off").importance, (KvChoices::Importance{0.1f, 8, 3, false}));
   EXPECT_EQ(KvChoices::parse("h2o:0.3").importance, (KvChoices::Importance{0.3f, 16, 0, true}));
@@ -80,6 +85,16 @@ TEST(KvChoices, SaysWhatIsWrong) {
   EXPECT_THAT(refusal("shadowkv:budget=1.5"), HasSubstr("budget in tokens, or in percent"));
   EXPECT_THAT(refusal("shadowkv:fit=300"), HasSubstr("multiple of 256"));
   EXPECT_THAT(refusal("shadowkv:values=tape"), HasSubstr("ram, disk"));
+  EXPECT_THAT(refusal("instinfr:density=1"), HasSubstr("did you mean 'instinfer'?"));
+  EXPECT_THAT(refusal("instinfer+kivi:4"), HasSubstr("instinfer alone"));
+  EXPECT_THAT(refusal("bf16+instinfer"), HasSubstr("bf16 alone"));
+  EXPECT_THAT(refusal("instinfer:density=1/0"), HasSubstr("density above 0"));
+  EXPECT_THAT(refusal("instinfer:density=2"), HasSubstr("density above 0"));
+  EXPECT_THAT(refusal("instinfer:tape"), HasSubstr("disk, HOST:PORT"));
+  EXPECT_THAT(refusal("instinfer:near:70000"), HasSubstr("disk, HOST:PORT"));
+  EXPECT_THAT(refusal("instinfer:a:1,at=a:1"), HasSubstr("each worker once"));
+  EXPECT_THAT(refusal("instinfer:channels=12"), HasSubstr("8, 16 or 32"));
+  EXPECT_THAT(refusal("instinfer:densty=1"), HasSubstr("found 'densty'"));
   EXPECT_THAT(refusal("window+kivi:2"), HasSubstr("window alone"));
   EXPECT_THAT(refusal("f32+kivi:2"), HasSubstr("f32 alone"));
   EXPECT_THAT(refusal(""), HasSubstr("found ''"));

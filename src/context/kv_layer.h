@@ -15,6 +15,7 @@ struct KvShape {
   uint32_t n_kv_heads = 0;
   uint32_t key_dim = 0, value_dim = 0;
   uint32_t window = 0;  ///< A token sees itself and the window - 1 tokens before it; 0: all before it.
+  uint32_t n_heads = 0;  ///< Query heads, at least n_kv_heads; only sizes of working memory depend on it. 0: not known.
 
   bool operator==(const KvShape&) const = default;
 };

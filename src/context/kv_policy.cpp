@@ -6,8 +6,10 @@
 #include "context/coded_kv.h"
 #include "context/cskv_kv.h"
 #include "context/dense_kv.h"
+#include "context/instinfer_kv.h"
 #include "context/merged_kv.h"
 #include "context/mikv_kv.h"
+#include "context/remote_kv.h"
 #include "context/shadow_kv.h"
 
 namespace mneme {
@@ -15,6 +17,12 @@ namespace {
 
 /// Layers with a sliding window hold little and need a ring: they stay plain.
 bool seals(const KvChoices& choices, const KvShape& shape) { return choices.seals() && !choices.features && shape.window == 0; }
+
+/// Keys and values that lie beside an executor, here or at workers.
+bool near_data(const KvChoices& choices, const KvShape& shape) { return choices.storage && shape.window == 0; }
+bool remote(const KvChoices& choices, const KvShape& shape) {
+  return near_data(choices, shape) && !choices.storage->workers.empty();
+}
 
 /// What a plain layer holds: with `window`, the smaller of the model's window and the policy's, and first tokens unless the
 /// model itself does not look back that far.
@@ -85,6 +93,8 @@ StateSpec KvPolicy::spec(const KvShape& shape, uint64_t max_tokens, uint32_t max
   }
   if (choices_.importance && shape.window == 0) return MikvKv::spec(shape, choices_);
   if (choices_.shadow && shape.window == 0) return ShadowKv::spec(shape, choices_, max_tokens);
+  if (remote(choices_, shape)) return RemoteKv::spec();
+  if (near_data(choices_, shape)) return InstInferKv::spec(shape, choices_, max_tokens);
   if (choices_.features && shape.window == 0) return CskvKv::spec(shape, choices_, max_tokens);
   if (seals(choices_, shape)) return CodedKv::spec(shape, choices_, max_tokens);
   const Plain plain = plain_of(choices_, shape);
@@ -92,7 +102,15 @@ StateSpec KvPolicy::spec(const KvShape& shape, uint64_t max_tokens, uint32_t max
 }
 
 uint64_t KvPolicy::working_bytes(const KvShape& shape, uint64_t max_tokens) const {
+  if (remote(choices_, shape)) return RemoteKv::working_bytes(shape, choices_, max_tokens);
+  if (near_data(choices_, shape)) return InstInferKv::working_bytes(shape, choices_, max_tokens);
   return choices_.shadow && shape.window == 0 ? ShadowKv::working_bytes(shape, choices_, max_tokens) : 0;
+}
+
+uint64_t KvPolicy::disk_bytes(const KvShape& shape, uint64_t n_tokens) const {
+  if (remote(choices_, shape)) return 0;
+  if (near_data(choices_, shape)) return InstInferKv::disk_bytes(shape, choices_, n_tokens);
+  return choices_.shadow && shape.window == 0 ? ShadowKv::disk_bytes(shape, choices_, n_tokens) : 0;
 }
 
 std::unique_ptr<KvLayer> KvPolicy::make_layer(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch,
@@ -106,6 +124,8 @@ std::unique_ptr<KvLayer> KvPolicy::make_layer(const KvShape& shape, uint64_t max
   }
   if (choices_.importance && shape.window == 0) return std::make_unique<MikvKv>(shape, choices_, max_tokens, ledger);
   if (choices_.shadow && shape.window == 0) return std::make_unique<ShadowKv>(shape, choices_, max_tokens, ledger);
+  if (remote(choices_, shape)) return std::make_unique<RemoteKv>(shape, choices_, max_tokens, ledger);
+  if (near_data(choices_, shape)) return std::make_unique<InstInferKv>(shape, choices_, max_tokens, ledger);
   if (choices_.features && shape.window == 0) {
     return std::make_unique<CskvKv>(shape, choices_, max_tokens, bases_, place.layer, ledger);
   }

@@ -46,6 +46,8 @@ class KvPolicy {
   StateSpec spec(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch, const KvPlace& place = {}) const;
   /// Working memory beside the state that such a layer may take during a call.
   uint64_t working_bytes(const KvShape& shape, uint64_t max_tokens) const;
+  /// Bytes on the disk of this machine that such a layer will hold at n_tokens tokens.
+  uint64_t disk_bytes(const KvShape& shape, uint64_t n_tokens) const;
   std::unique_ptr<KvLayer> make_layer(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch, Ledger& ledger,
                                       const KvPlace& place = {}) const;
 

@@ -56,18 +56,24 @@ struct PageRange {
 struct FetchCounts {
   uint64_t wanted = 0;    ///< Pieces that attention asked for,
   uint64_t resident = 0;  ///< and those of them that were in the fast tier already.
-  uint64_t bytes = 0;     ///< Read from the slow tier.
+  uint64_t bytes = 0;     ///< Read from the slow tier,
+  uint64_t passed = 0;    ///< and those of them that a filter beside it let through to the computing, when there is one.
+  uint64_t link = 0;      ///< To and from an executor in another process, both directions together.
 
   FetchCounts& operator+=(const FetchCounts& other) {
     wanted += other.wanted;
     resident += other.resident;
     bytes += other.bytes;
+    passed += other.passed;
+    link += other.link;
     return *this;
   }
   FetchCounts& operator-=(const FetchCounts& other) {
     wanted -= other.wanted;
     resident -= other.resident;
     bytes -= other.bytes;
+    passed -= other.passed;
+    link -= other.link;
     return *this;
   }
   double hit_rate() const { return wanted == 0 ? 0 : static_cast<double>(resident) / static_cast<double>(wanted); }

@@ -13,8 +13,7 @@
 
 namespace mneme {
 
-void ShadowKv::attend_sparse(const KvQueries& queries, size_t token, int64_t position, const RopeRuns& runs,
-                             float* out) {
+void ShadowKv::attend_generated(const KvQueries& queries, size_t token, int64_t position, float* out) {
   const size_t group = queries.n_heads / shape_.n_kv_heads;
   parallel_dynamic(shape_.n_kv_heads, [&](size_t head) {
     Head& state = heads_[head];
@@ -25,7 +24,7 @@ void ShadowKv::attend_sparse(const KvQueries& queries, size_t token, int64_t pos
     fetches_.wanted += state.chosen.size();
     fetches_.resident += state.chosen.size() - state.missing.size();
   }
-  bring_missing(runs);
+  bring_missing();
   if (!trouble_.empty()) return;
   parallel_dynamic(shape_.n_kv_heads, [&](size_t head) { attend_chosen(head, queries, token, position, out); });
 }
@@ -66,14 +65,14 @@ void ShadowKv::find_places(Head& state) const {
 }
 
 /// Fills the slots of missing chunks.
-void ShadowKv::bring_missing(const RopeRuns& runs) {
+void ShadowKv::bring_missing() {
   if (values_->in_memory(0) == nullptr) {
-    read_missing(runs);
+    read_missing();
     return;
   }
   const size_t value_row = tail_.value_row_bytes();
   parallel_dynamic(shape_.n_kv_heads, [&](size_t head) {
-    rebuild_missing(head, runs);
+    rebuild_missing(head);
     for (const Slot& slot : heads_[head].missing) {
       const auto chunk = static_cast<size_t>(slot.chunk);
       const std::byte* const from =
@@ -84,17 +83,17 @@ void ShadowKv::bring_missing(const RopeRuns& runs) {
   for (const Head& state : heads_) fetches_.bytes += state.missing.size() * kChunk * value_row;
 }
 
-void ShadowKv::rebuild_missing(size_t head, const RopeRuns& runs) {
+void ShadowKv::rebuild_missing(size_t head) {
   std::vector<float> keys(kChunk * shape_.key_dim);
   for (const Slot& slot : heads_[head].missing) {
     const auto chunk = static_cast<size_t>(slot.chunk);
-    rebuild(chunk / kBlockChunks, chunk % kBlockChunks * kChunk, kChunk, head, runs, keys.data());
+    rebuild(chunk / kBlockChunks, chunk % kBlockChunks * kChunk, kChunk, head, *runs_, keys.data());
     kernels::vector_ops().f32_to_f16(keys.data(), keys.size(), pair_at(slots_, slot.slot, head));
   }
 }
 
 /// From the file, in batches; keys are rebuilt while the first is read.
-void ShadowKv::read_missing(const RopeRuns& runs) {
+void ShadowKv::read_missing() {
   struct Piece {
     size_t head, request, skip;
     Slot slot;
@@ -124,7 +123,7 @@ void ShadowKv::read_missing(const RopeRuns& runs) {
         std::span<const ReadRequest>(requests).subspan(begin, std::min(kBatchReads, requests.size() - begin));
     std::vector<int> errors(batch.size());
     reader.start(batch);
-    if (begin == 0) parallel_dynamic(heads_.size(), [&](size_t head) { rebuild_missing(head, runs); });
+    if (begin == 0) parallel_dynamic(heads_.size(), [&](size_t head) { rebuild_missing(head); });
     reader.finish([&](size_t i, int error) { errors[i] = error; });
     for (; piece < pieces.size() && pieces[piece].request < begin + batch.size(); ++piece) {
       const Piece& p = pieces[piece];
@@ -145,8 +144,8 @@ void ShadowKv::read_missing(const RopeRuns& runs) {
   }
 }
 
-/// Attention of one token and kv head over outliers and chosen chunks in ascending order, so that it does not matter
-/// which slots they lie in, and the tail. 64 keys at a time are put side by side.
+/// Attention of one token and kv head over outliers, chosen chunks in ascending order, so that it does not matter which
+/// slots they lie in, and the tail. 64 keys at a time are put side by side.
 void ShadowKv::attend_chosen(size_t head, const KvQueries& queries, size_t token, int64_t position, float* all_out) {
   const size_t group = queries.n_heads / shape_.n_kv_heads, dim = shape_.key_dim, value_dim = shape_.value_dim;
   const Head& state = heads_[head];
@@ -162,33 +161,30 @@ void ShadowKv::attend_chosen(size_t head, const KvQueries& queries, size_t token
   std::fill_n(out, group * value_dim, 0.0f);
   const kernels::AttentionTriple result{max.data(), sum.data(), out, value_dim};
 
-  std::vector<std::pair<int32_t, const std::byte*>> pairs;  // chunk, keys and values
-  for (size_t i = 0; i < state.outliers.size(); ++i) {
-    pairs.emplace_back(state.outliers[i].chunk, pair_at(outliers_, i, head));
-  }
+  // Keys and values; the places of outliers are a function of the tokens.
+  std::vector<const std::byte*> pairs;
+  for (size_t i = 0; i < state.outliers.size(); ++i) pairs.push_back(pair_at(outliers_, i, head));
   size_t next = 0;
   for (const Slot& slot : state.resident) {
     if (next == state.chosen.size()) break;
     if (slot.chunk != state.chosen[next]) continue;
     ++next;
-    pairs.emplace_back(slot.chunk, pair_at(slots_, slot.slot, head));
+    pairs.push_back(pair_at(slots_, slot.slot, head));
   }
-  std::sort(pairs.begin(), pairs.end());
   const size_t key_row = tail_.key_row_bytes(), value_row = tail_.value_row_bytes();
   std::vector<std::byte> keys(kBlock * key_row), values(kBlock * value_row);
   for (size_t begin = 0; begin < pairs.size(); begin += kBlockChunks) {
     const size_t n = std::min(kBlockChunks, pairs.size() - begin);
     for (size_t i = 0; i < n; ++i) {
-      const std::byte* const from = pairs[begin + i].second;
+      const std::byte* const from = pairs[begin + i];
       std::memcpy(keys.data() + i * kChunk * key_row, from, kChunk * key_row);
       std::memcpy(values.data() + i * kChunk * value_row, from + kChunk * key_row, kChunk * value_row);
     }
     const std::vector<uint32_t> none(group, 0), all(group, static_cast<uint32_t>(n * kChunk));
     kernels::attend(q, {keys.data(), values.data(), key_row, value_row, DType::kF16, none.data(), all.data()}, result);
   }
-  const auto tail_first = static_cast<int64_t>(n_sealed_ * kBlock);
   const SpanRows rows{head, 0, 1, group, q};
-  for (size_t run = 0; run < tail_.n_runs(tail_first); ++run) tail_.attend(rows, run, tail_first, position, result);
+  for (size_t run = 0; run < tail_.n_runs(tail_first()); ++run) tail_.attend(rows, run, tail_first(), position, result);
   kernels::finish_attention(result, group, value_dim,
                             queries.sinks != nullptr ? queries.sinks + head * group : nullptr);
 }

@@ -17,10 +17,12 @@ namespace {
 
 /// Blocks whose keys and values exist at the same time for given tokens.
 constexpr uint64_t kPanelBlocks = 16;
-/// Tokens of one task.
-constexpr size_t kTaskTokens = 64;
 
 }  // namespace
+
+SealRhythm ShadowKv::rhythm_of(const KvChoices& choices) {
+  return {choices.residual, kBlock, choices.shadow->fit / kBlock};
+}
 
 StateSpec ShadowKv::spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens) {
   const Sizes sizes(shape, choices, max_tokens);
@@ -33,16 +35,18 @@ uint64_t ShadowKv::working_bytes(const KvShape& shape, const KvChoices& choices,
   return sizes.work(std::min(most, kPanelBlocks), kBatchReads) + (most >= sizes.fit_blocks ? sizes.fit_work() : 0);
 }
 
+uint64_t ShadowKv::disk_bytes(const KvShape& shape, const KvChoices& choices, uint64_t n_tokens) {
+  const Sizes sizes(shape, choices, n_tokens);
+  return choices.shadow->on_disk ? ValueTier::disk_bytes(sizes.value_bytes, sizes.sealed(n_tokens)) : 0;
+}
+
 ShadowKv::ShadowKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, Ledger& ledger)
-    : shape_(shape),
+    : StreamedKv(shape, rhythm_of(choices), max_tokens, ledger),
       choices_(choices),
-      max_tokens_(max_tokens),
-      ledger_(ledger),
       sizes_(std::make_unique<const Sizes>(shape, choices, max_tokens)),
       map_(sizes_->map),
       fit_blocks_(sizes_->fit_blocks),
       pair_bytes_(sizes_->pair_bytes),
-      tail_(shape, sizes_->tail_tokens, ledger),
       landmarks_(shape, sizes_->sealed(max_tokens) * kBlockChunks, ledger),
       heads_(shape.n_kv_heads) {
   const uint64_t most = sizes_->sealed(max_tokens);
@@ -68,8 +72,7 @@ uint64_t ShadowKv::bytes() const {
          slots_.committed();
 }
 
-/// Makes room for n_blocks sealed blocks.
-void ShadowKv::grow(uint64_t n_blocks) {
+void ShadowKv::make_room(uint64_t n_blocks) {
   const size_t keys = keys_.committed(), outliers = outliers_.committed(), slots = slots_.committed();
   try {
     keys_.grow_to(sizes_->keys(n_blocks));
@@ -86,56 +89,29 @@ void ShadowKv::grow(uint64_t n_blocks) {
   }
 }
 
-void ShadowKv::reserve(size_t n_tokens) {
-  const uint64_t end = static_cast<uint64_t>(n_tokens_) + n_tokens;
-  if (end > max_tokens_) {
-    fail(ErrorCode::kContextOverflow, "[append] expected at most {} tokens of context, found {}", max_tokens_, end);
-  }
-  const uint64_t after = std::max(n_sealed_, sizes_->sealed(end));
-  if (after == 0 || !trouble_.empty()) return;
-  try {
-    grow(after);
-  } catch (const Error& e) {
-    if (e.code() != ErrorCode::kIo) throw;
-    fail_with(e);  // the disk is full: this sequence ends, its neighbours do not
-    return;
-  }
-  work_ = Buffer(ledger_, Tag::kScratch, sizes_->work(std::min(after, kPanelBlocks), kBatchReads), "chunks under way");
-  if (!fitted() && after >= fit_blocks_) {
+void ShadowKv::begin_call(uint64_t n_blocks) {
+  work_ =
+      Buffer(ledger_, Tag::kScratch, sizes_->work(std::min(n_blocks, kPanelBlocks), kBatchReads), "chunks under way");
+  if (!fitted() && n_blocks >= fit_blocks_) {
     fit_work_ = ledger_.reserve(Tag::kScratch, sizes_->fit_work(), "basis of keys");
   }
 }
 
-void ShadowKv::extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) {
-  const bool given = queries.role == TokenRole::kGiven;
-  const bool seals = rows.n_tokens >= tail_room();
-  const RopeRuns runs(rows.angles != nullptr ? &rows.angles->spec() : nullptr, given || seals ? kBlock : kChunk);
-  size_t done = 0;
-  const auto until_full = [&] { return std::min(rows.n_tokens - done, tail_room()); };
-  while (done < rows.n_tokens && trouble_.empty()) {
-    if (given) {
-      // Up to the token whose end brings the basis: what is behind it sees other keys.
-      size_t n = rows.n_tokens - done;
-      if (!fitted()) n = std::min(n, fit_blocks_ * kBlock + choices_.residual - static_cast<size_t>(n_tokens_));
-      extend_given(rows, queries, done, done + n, runs, out, out_stride);
-      done += n;
-      continue;
-    }
-    const size_t n = until_full();
-    tail_.append(rows, done, n);
-    for (size_t t = done; t < done + n && trouble_.empty(); ++t) {
-      attend_sparse(queries, t, n_tokens_ + static_cast<int64_t>(t - done), runs, out + t * out_stride);
-    }
-    n_tokens_ += static_cast<int64_t>(n);
-    done += n;
-    if (tail_room() == 0) seal(runs);
-  }
+void ShadowKv::end_call() {
   work_ = Buffer();
   fit_work_.release();
-  if (trouble_.empty()) return;
-  for (size_t t = 0; t < rows.n_tokens; ++t)
-    std::fill_n(out + t * out_stride, queries.n_heads * shape_.value_dim, 0.0f);
-  n_tokens_ += static_cast<int64_t>(rows.n_tokens - done);
+}
+
+size_t ShadowKv::given_at_once() const {
+  if (fitted()) return StreamedKv::given_at_once();
+  return fit_blocks_ * kBlock + rhythm_.residual - static_cast<size_t>(n_tokens_);
+}
+
+void ShadowKv::extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) {
+  const bool whole_blocks = queries.role == TokenRole::kGiven || rows.n_tokens >= tail_room();
+  runs_.emplace(rows.angles != nullptr ? &rows.angles->spec() : nullptr, whole_blocks ? kBlock : kChunk);
+  StreamedKv::extend(rows, queries, out, out_stride);
+  runs_.reset();
 }
 
 std::byte* ShadowKv::exact_keys(uint64_t block, size_t head) {
@@ -157,40 +133,8 @@ void ShadowKv::decode_keys(uint64_t block, size_t head, const RopeSpec* rope, fl
   rebuild(block, 0, kBlock, head, RopeRuns(rope, kBlock), keys);
 }
 
-// Given tokens: everything before them, block by block.
-
-kernels::AttentionTriple ShadowKv::triple(size_t head, size_t first, float* out, size_t out_stride) {
-  const size_t at = head * n_given_ + first;
-  return {max_.data() + at, sum_.data() + at, out + first * out_stride + head * shape_.value_dim, out_stride};
-}
-
-/// Tokens [begin, end) of a call. What was sealed before the first of them all see; what is sealed on the way, the
-/// later ones.
-void ShadowKv::extend_given(const KvRows& rows, const KvQueries& all_queries, size_t begin, size_t end,
-                            const RopeRuns& runs, float* all_out, size_t out_stride) {
-  KvQueries queries = all_queries;
-  queries.q += begin * queries.q_stride;
-  float* const out = all_out + begin * out_stride;
-  n_given_ = end - begin;
-  max_.assign(queries.n_heads * n_given_, -std::numeric_limits<float>::infinity());
-  sum_.assign(queries.n_heads * n_given_, 0.0f);
-  for (size_t t = 0; t < n_given_; ++t) std::fill_n(out + t * out_stride, queries.n_heads * shape_.value_dim, 0.0f);
-  const uint64_t common = n_sealed_;
-  attend_blocks(queries, 0, n_given_, 0, common, runs, out, out_stride);
-  for (size_t done = 0; done < n_given_;) {
-    const size_t n = std::min(n_given_ - done, tail_room());
-    tail_.append(rows, begin + done, n);
-    n_tokens_ += static_cast<int64_t>(n);
-    attend_blocks(queries, done, n, common, n_sealed_, runs, out, out_stride);
-    attend_tail(queries, done, n, out, out_stride);
-    done += n;
-    if (tail_room() == 0) seal(runs);
-  }
-}
-
-/// Adds blocks [begin, end) to the attention of tokens [first, first + n).
-void ShadowKv::attend_blocks(const KvQueries& queries, size_t first, size_t n, uint64_t begin, uint64_t end,
-                             const RopeRuns& runs, float* out, size_t out_stride) {
+void ShadowKv::attend_blocks(const KvQueries& queries, size_t first, size_t n, uint64_t begin, uint64_t end, float* out,
+                             size_t out_stride) {
   const size_t dim = shape_.key_dim, n_heads = shape_.n_kv_heads, group = queries.n_heads / n_heads;
   const size_t key_block = kBlock * tail_.key_row_bytes(), value_block = kBlock * tail_.value_row_bytes();
   const std::vector<uint32_t> none(kTaskTokens, 0), all(kTaskTokens, static_cast<uint32_t>(kBlock));
@@ -208,7 +152,7 @@ void ShadowKv::attend_blocks(const KvQueries& queries, size_t first, size_t n, u
     if (fitted()) {
       parallel_dynamic(n_blocks * n_heads, [&](size_t i) {
         std::vector<float> keys(kBlock * dim);
-        rebuild(panel + i / n_heads, 0, kBlock, i % n_heads, runs, keys.data());
+        rebuild(panel + i / n_heads, 0, kBlock, i % n_heads, *runs_, keys.data());
         kernels::vector_ops().f32_to_f16(keys.data(), keys.size(), panel_keys + i * key_block);
       });
     }
@@ -244,40 +188,15 @@ void ShadowKv::attend_blocks(const KvQueries& queries, size_t first, size_t n, u
   }
 }
 
-/// Adds the tail to tokens [first, first + n), the newest of it, and finishes them.
-void ShadowKv::attend_tail(const KvQueries& queries, size_t first, size_t n, float* out, size_t out_stride) {
-  const size_t group = queries.n_heads / shape_.n_kv_heads, token_tasks = div_up(n, kTaskTokens);
-  const int64_t tail_first = n_tokens_ - static_cast<int64_t>(tail_.size()),
-                first_query = n_tokens_ - static_cast<int64_t>(n);
-  parallel_dynamic(queries.n_heads * token_tasks, [&](size_t task) {
-    const size_t query_head = task / token_tasks, begin = task % token_tasks * kTaskTokens;
-    const size_t n_rows = std::min(kTaskTokens, n - begin), token = first + begin;
-    const SpanRows rows{query_head / group,
-                        begin,
-                        n_rows,
-                        1,
-                        {queries.q + token * queries.q_stride + query_head * shape_.key_dim, n_rows, queries.q_stride,
-                         shape_.key_dim, shape_.value_dim, queries.scale, queries.softcap}};
-    const kernels::AttentionTriple result = triple(query_head, token, out, out_stride);
-    for (size_t run = 0; run < tail_.n_runs(tail_first); ++run)
-      tail_.attend(rows, run, tail_first, first_query, result);
-    std::vector<float> sinks;
-    if (queries.sinks != nullptr) sinks.assign(n_rows, queries.sinks[query_head]);
-    kernels::finish_attention(result, n_rows, shape_.value_dim, sinks.empty() ? nullptr : sinks.data());
-  });
-}
-
 // Sealing.
 
-/// Moves the oldest 64 tokens of the tail into a block.
-void ShadowKv::seal(const RopeRuns& runs) {
-  const uint64_t block = n_sealed_;
+void ShadowKv::seal() {
+  const uint64_t block = n_sealed_ - 1;
   const size_t dim = shape_.key_dim, n_heads = shape_.n_kv_heads, channels = map_.channels;
   const size_t key_bytes = kBlock * tail_.key_row_bytes(), value_bytes = kBlock * tail_.value_row_bytes();
-  const bool was_fitted = fitted();
+  const bool was_fitted = block >= fit_blocks_;
   std::vector<float> rows(was_fitted ? kBlock * channels : 0);
   std::vector<std::byte> values(n_heads * value_bytes);
-  ++n_sealed_;
   parallel_dynamic(n_heads, [&](size_t head) {
     std::vector<float> keys(kBlock * dim);
     kernels::vector_ops().f16_to_f32(tail_.key(head, 0), keys.size(), keys.data());
@@ -288,7 +207,7 @@ void ShadowKv::seal(const RopeRuns& runs) {
     keep_outliers(head, similarity);
     std::memcpy(values.data() + head * value_bytes, tail_.value(head, 0), value_bytes);
     if (was_fitted) {
-      runs.rotate_back(keys.data(), dim, kBlock, static_cast<int64_t>(block * kBlock));
+      runs_->rotate_back(keys.data(), dim, kBlock, static_cast<int64_t>(block * kBlock));
       for (size_t t = 0; t < kBlock; ++t)
         std::copy_n(keys.data() + t * dim, dim, rows.data() + t * channels + head * dim);
     } else {
@@ -298,11 +217,10 @@ void ShadowKv::seal(const RopeRuns& runs) {
   try {
     values_->write(block, values);
     if (was_fitted) map_.encode(basis(), rows.data(), kBlock, features(block));
-    if (n_sealed_ == fit_blocks_) fit(runs);
+    if (n_sealed_ == fit_blocks_) fit();
   } catch (const Error& e) {
     fail_with(e);
   }
-  tail_.drop_oldest(kBlock);
 }
 
 /// Lets the chunks of the block just sealed, still in the tail, compete for places among the outliers of a head.
@@ -333,14 +251,14 @@ void ShadowKv::keep_outliers(size_t head, const float* similarity) {
 }
 
 /// Finds the basis and puts it and features in the place of exact keys. Throws Error for keys that are not finite.
-void ShadowKv::fit(const RopeRuns& runs) {
+void ShadowKv::fit() {
   const size_t dim = shape_.key_dim, n_heads = shape_.n_kv_heads;
   std::vector<float> rows(kBlock * map_.channels), basis(map_.rank * map_.channels);
   const auto read_block = [&](uint64_t block) {
     parallel_dynamic(n_heads, [&](size_t head) {
       std::vector<float> keys(kBlock * dim);
       kernels::vector_ops().f16_to_f32(exact_keys(block, head), keys.size(), keys.data());
-      runs.rotate_back(keys.data(), dim, kBlock, static_cast<int64_t>(block * kBlock));
+      runs_->rotate_back(keys.data(), dim, kBlock, static_cast<int64_t>(block * kBlock));
       for (size_t t = 0; t < kBlock; ++t)
         std::copy_n(keys.data() + t * dim, dim, rows.data() + t * map_.channels + head * dim);
     });

@@ -2,16 +2,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "budget/buffer.h"
-#include "context/kv_choices.h"
-#include "context/kv_layer.h"
-#include "context/landmarks.h"
 #include "context/feature_map.h"
-#include "context/open_tail.h"
+#include "context/kv_choices.h"
+#include "context/landmarks.h"
+#include "context/streamed_kv.h"
 #include "context/value_tier.h"
 
 namespace mneme {
@@ -35,35 +34,25 @@ namespace mneme {
 /// keys of blocks are exact. Tokens that the model generates are sealed like all others. Outliers are chosen as blocks
 /// are sealed: a chunk takes the place of the most alike one of those kept so far, whose exact keys are then gone.
 /// Attention of given tokens is over the low-rank keys, not the exact ones.
-class ShadowKv : public KvLayer {
+class ShadowKv : public StreamedKv {
  public:
   static constexpr size_t kBlock = 64, kChunk = Landmarks::kTokens, kBlockChunks = kBlock / kChunk;
 
   static StateSpec spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
   /// Working memory beside the state that one call may take.
   static uint64_t working_bytes(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
+  /// Bytes of its file at n_tokens.
+  static uint64_t disk_bytes(const KvShape& shape, const KvChoices& choices, uint64_t n_tokens);
 
   ShadowKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, Ledger& ledger);
   ~ShadowKv() override;
 
-  void reserve(size_t n_tokens) override;
   void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) override;
 
   uint64_t bytes() const override;
-  int64_t n_tokens() const override { return n_tokens_; }
-  std::string_view trouble() const override { return trouble_; }
-  FetchCounts fetches() const override { return fetches_; }
-  bool truncate(int64_t n_tokens) override;
+  /// Pages begin behind the tokens that the basis was fitted to: [4 blocks] of landmarks, features, values. In the rest
+  /// the basis goes before the first block, outliers lie beside the blocks.
   std::unique_ptr<LayerState> copy(CopyScope& scope) const override;
-
-  /// Pages begin behind the tokens that the basis was fitted to: [4 blocks] of landmarks, features, values. The rest:
-  /// number of tokens and of blocks (i64), the blocks before the pages and behind them, outliers, tail.
-  PageRange sealed_pages() const override;
-  int64_t first_page(int64_t n_tokens) const override;
-  void save_page(int64_t page, StateWriter& out) const override;
-  bool save_rest(int64_t n_tokens, StateWriter& out) const override;
-  void load_page(int64_t page, StateReader& in) override;
-  void load_rest(StateReader& in) override;
 
   /// For tests: keys (after RoPE) of a sealed block and head as attention sees them, [64, key_dim] f32.
   void decode_keys(uint64_t block, size_t head, const RopeSpec* rope, float* keys) const;
@@ -94,10 +83,9 @@ class ShadowKv : public KvLayer {
     std::vector<float> scores;
   };
 
-  /// Tokens until a block is due.
-  size_t tail_room() const { return choices_.residual + kBlock - tail_.size(); }
+  static SealRhythm rhythm_of(const KvChoices& choices);
+
   bool fitted() const { return n_sealed_ >= fit_blocks_; }
-  void fail_with(const Error& error) { trouble_ = error.what(); }
   std::byte* exact_keys(uint64_t block, size_t head);
   const std::byte* exact_keys(uint64_t block, size_t head) const {
     return const_cast<ShadowKv*>(this)->exact_keys(block, head);
@@ -109,54 +97,45 @@ class ShadowKv : public KvLayer {
     return buffer.data() + (place * shape_.n_kv_heads + head) * pair_bytes_;
   }
 
-  void grow(uint64_t n_blocks);
+  void make_room(uint64_t n_blocks) override;
+  void begin_call(uint64_t n_blocks) override;
+  void end_call() override;
+  /// Up to the token whose end brings the basis: what is behind it sees other keys.
+  size_t given_at_once() const override;
   void rebuild(uint64_t block, size_t first, size_t n, size_t head, const RopeRuns& runs, float* keys) const;
 
-  /// The triple of the given tokens under way, rows [first, first + n) of query head `head`.
-  kernels::AttentionTriple triple(size_t head, size_t first, float* out, size_t out_stride);
-  void extend_given(const KvRows& rows, const KvQueries& queries, size_t begin, size_t end, const RopeRuns& runs,
-                    float* out, size_t out_stride);
-  void attend_blocks(const KvQueries& queries, size_t first, size_t n, uint64_t begin, uint64_t end,
-                     const RopeRuns& runs, float* out, size_t out_stride);
-  void attend_tail(const KvQueries& queries, size_t first, size_t n, float* out, size_t out_stride);
-
-  void attend_sparse(const KvQueries& queries, size_t token, int64_t position, const RopeRuns& runs, float* out);
+  void attend_blocks(const KvQueries& queries, size_t first, size_t n, uint64_t begin, uint64_t end, float* out,
+                     size_t out_stride) override;
+  void attend_generated(const KvQueries& queries, size_t token, int64_t position, float* out) override;
   void choose(size_t head, const float* q, const KvQueries& how, Head& state) const;
   void find_places(Head& state) const;
-  void bring_missing(const RopeRuns& runs);
-  void rebuild_missing(size_t head, const RopeRuns& runs);
-  void read_missing(const RopeRuns& runs);
+  void bring_missing();
+  void rebuild_missing(size_t head);
+  void read_missing();
   void attend_chosen(size_t head, const KvQueries& queries, size_t token, int64_t position, float* out);
 
-  void seal(const RopeRuns& runs);
+  void seal() override;
   void keep_outliers(size_t head, const float* similarity);
-  void fit(const RopeRuns& runs);
-  void save_blocks(uint64_t first, uint64_t n, StateWriter& out) const;
-  void load_blocks(uint64_t first, uint64_t n, StateReader& in);
+  void fit();
+  void save_blocks(uint64_t first, uint64_t n, StateWriter& out) const override;
+  void load_blocks(uint64_t first, uint64_t n, StateReader& in) override;
+  void save_beside_blocks(StateWriter& out) const override;
+  void load_beside_blocks(StateReader& in) override;
 
-  KvShape shape_;
   KvChoices choices_;
-  uint64_t max_tokens_;
-  Ledger& ledger_;
   std::unique_ptr<const Sizes> sizes_;
   FeatureMap map_;
   uint64_t fit_blocks_;
   size_t pair_bytes_;  ///< Keys and values of one chunk and head, f16.
-  OpenTail tail_;
-  GrowingBuffer
-      keys_;  ///< Exact keys [block][head][64][key_dim] f16 until the basis is there, then basis and features.
+  /// Exact keys [block][head][64][key_dim] f16 until the basis is there, then basis and features.
+  GrowingBuffer keys_;
   Landmarks landmarks_;
   std::unique_ptr<ValueTier> values_;
   GrowingBuffer outliers_, slots_;  ///< [place][head]{keys [8, key_dim], values [8, value_dim]} f16.
   std::vector<Head> heads_;
   Buffer work_;  ///< During a call.
   Reservation fit_work_;
-  std::vector<float> max_, sum_;  ///< Of the given tokens under way, [query head][token].
-  size_t n_given_ = 0;
-  int64_t n_tokens_ = 0;
-  uint64_t n_sealed_ = 0;  ///< Blocks.
-  FetchCounts fetches_;
-  std::string trouble_;
+  std::optional<RopeRuns> runs_;  ///< During a call.
 };
 
 }  // namespace mneme

@@ -14,7 +14,7 @@ struct ShadowKv::Sizes {
   KvShape shape;
   KvChoices::Shadow choices;
   FeatureMap map;
-  uint32_t residual;
+  SealRhythm rhythm;
   uint64_t fit_blocks;
   size_t tail_tokens, pair_bytes, value_bytes;  ///< Of the tail; of one chunk and head; of one block.
 
@@ -22,13 +22,13 @@ struct ShadowKv::Sizes {
       : shape(s),
         choices(*all.shadow),
         map{size_t{s.n_kv_heads} * s.key_dim, std::min<size_t>(all.shadow->rank, size_t{s.n_kv_heads} * s.key_dim)},
-        residual(all.residual),
-        fit_blocks(all.shadow->fit / kBlock),
-        tail_tokens(std::min<uint64_t>(max_tokens, residual + kBlock)),
+        rhythm(rhythm_of(all)),
+        fit_blocks(rhythm.unpaged_blocks),
+        tail_tokens(rhythm.tail_tokens(max_tokens)),
         pair_bytes(kChunk * (size_t{s.key_dim} + s.value_dim) * 2),
         value_bytes(kBlock * s.n_kv_heads * s.value_dim * 2) {}
 
-  uint64_t sealed(uint64_t tokens) const { return tokens > residual ? (tokens - residual) / kBlock : 0; }
+  uint64_t sealed(uint64_t tokens) const { return rhythm.sealed(tokens); }
   /// Chunks that a generated token may choose a head, all that there are at most.
   uint64_t budget(uint64_t blocks) const { return std::min(blocks * kBlockChunks, wish(blocks)); }
   /// Chunks a head that stay exact.

@@ -69,6 +69,12 @@ TEST_F(KvTiers, WholeRanksAndBudgetsAnswerAsPlainOnes) {
   const GenerationResult got = answer(*shadow);
   expect_same(got, want);
   EXPECT_GT(got.fetches.wanted, 0u);
+  for (const char* policy : {"instinfer:density=1", "instinfer:density=0.99999,channels=32,residual=16"}) {
+    const auto near_data = load(KvPolicy::parse(policy), 1, 128, *path, 512);
+    const GenerationResult same = answer(*near_data);
+    expect_same(same, want);
+    EXPECT_GT(same.fetches.passed, 0u);
+  }
 
   KvPolicy cskv = KvPolicy::parse("cskv:1");
   const std::vector<TokenId> text = request(*plain, 0, 1).prompt;
@@ -77,12 +83,15 @@ TEST_F(KvTiers, WholeRanksAndBudgetsAnswerAsPlainOnes) {
   expect_same(answer(*features), want);
 }
 
-TEST_F(KvTiers, SeveralTogetherAnswerAsEachAlone) {
-  const auto alone = load(KvPolicy::parse(kSparse));
+class KvTiersTogether : public KvTiers, public testing::WithParamInterface<const char*> {};
+
+TEST_P(KvTiersTogether, AnswerAsEachAlone) {
+  const KvPolicy policy = KvPolicy::parse(GetParam());
+  const auto alone = load(policy);
   std::vector<GenerationResult> want;
   for (size_t i = 0; i < 3; ++i) want.push_back(generate(*alone, request(*alone, i, 12)));
   EXPECT_NE(want[0].text, want[1].text);
-  const auto engine = load(KvPolicy::parse(kSparse), 3, 32);  // prompts are cut into pieces
+  const auto engine = load(policy, 3, 32);  // prompts are cut into pieces
   Scheduler scheduler(*engine);
   std::map<size_t, GenerationResult> got;
   for (size_t i = 0; i < 3; ++i) {
@@ -95,6 +104,17 @@ TEST_F(KvTiers, SeveralTogetherAnswerAsEachAlone) {
   }
   scheduler.run();
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(got[i].text, want[i].text) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, KvTiersTogether,
+                         testing::Values(kSparse, "instinfer:density=1/4,channels=32,residual=16"));
+
+TEST_F(KvTiers, APlanSaysWhatLiesOnDisk) {
+  const auto bytes = [&](const char* policy) { return load(KvPolicy::parse(policy))->plan().kv_disk_bytes; };
+  EXPECT_EQ(bytes("f16"), 0u);
+  EXPECT_EQ(bytes("shadowkv"), 0u);
+  EXPECT_GT(bytes(kSparse), 0u);
+  EXPECT_GT(bytes("instinfer"), 0u);
 }
 
 TEST_F(KvTiers, ADiskThatFailsEndsItsRequestAlone) {

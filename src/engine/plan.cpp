@@ -97,6 +97,7 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes
   if (request.grammar) plan.rows.push_back({Tag::kCache, "grammars: vocabulary tree, masks", fixed.grammar});
   plan.weight_bytes_per_token = active_weight_bytes(model, request.pack) + fixed.adapters + plan.stack_bytes;
   plan.kv_bytes_per_token_at_end = kv;
+  plan.kv_disk_bytes = model.kv_disk_bytes(state, context) * request.n_sequences;
   if (request.session) plan.session_bytes = Session::most_bytes(kv);
   return plan;
 }

@@ -42,6 +42,7 @@ struct MemoryPlan {
   uint64_t kv_bytes_per_token_at_end = 0;  ///< Keys and values read for one token when the context is full.
   size_t stack_blocks = 0;                 ///< BitStack blocks to load, of ModelWeights::stack; 0 without one.
   uint64_t stack_bytes = 0;                ///< What they take; part of the rows.
+  uint64_t kv_disk_bytes = 0;              ///< What files of keys and values take on disk at full contexts; not in the rows.
   uint64_t session_bytes = 0;              ///< Most that a session's file takes on disk; not in the rows.
 
   uint64_t total() const;

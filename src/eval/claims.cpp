@@ -12,6 +12,7 @@
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
 #include "eval/mote_claims.h"
+#include "eval/near_data_claims.h"
 #include "eval/precision_claims.h"
 #include "eval/quant_codegen_claims.h"
 #include "eval/vattention_claims.h"
@@ -24,6 +25,7 @@ std::span<const Claim> all_claims() {
     std::vector<Claim> all = foundation_claims();
     for (Claim& claim : vattention_claims()) all.push_back(std::move(claim));
     for (Claim& claim : kv_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : near_data_claims()) all.push_back(std::move(claim));
     for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));

@@ -77,7 +77,7 @@ class Attention : public SequenceMixer {
   }
 
  private:
-  KvShape shape() const { return {spec_.n_kv_heads, spec_.key_dim, spec_.value_dim, spec_.window}; }
+  KvShape shape() const { return {spec_.n_kv_heads, spec_.key_dim, spec_.value_dim, spec_.window, spec_.n_heads}; }
 
   static KvLayer& store_of(const SequenceSlice& slice, size_t layer) {
     return static_cast<KvLayer&>(*slice.state->layer(layer));

@@ -125,6 +125,14 @@ uint64_t Model::kv_working_bytes(const StateOptions& options) const {
   return most;
 }
 
+uint64_t Model::kv_disk_bytes(const StateOptions& options, uint64_t tokens) const {
+  uint64_t sum = 0;
+  for (const Block& block : blocks) {
+    if (const auto shape = block.mixer->kv_shape()) sum += options.kv.disk_bytes(*shape, tokens);
+  }
+  return sum;
+}
+
 size_t Model::workspace_bytes(size_t n_tokens, size_t n_outputs) const {
   size_t most = 0;
   for (const Block& block : blocks) {

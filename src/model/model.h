@@ -99,6 +99,8 @@ class Model {
   uint64_t state_bytes(const StateOptions& options, uint64_t tokens) const;
   /// Working memory that keys and values of one sequence may take during a pass, beside the state.
   uint64_t kv_working_bytes(const StateOptions& options) const;
+  /// Bytes that files of keys and values of one sequence take on this machine's disk at `tokens` tokens.
+  uint64_t kv_disk_bytes(const StateOptions& options, uint64_t tokens) const;
   /// Workspace bytes of a forward pass of up to `n_tokens` rows, `n_outputs` of which want logits.
   size_t workspace_bytes(size_t n_tokens, size_t n_outputs) const;
 

@@ -6,6 +6,7 @@
 #include "base/byte_size.h"
 #include "base/json.h"
 #include "base/parallel.h"
+#include "cli/fetch_counts.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "engine/engine.h"
@@ -55,7 +56,7 @@ void bench_model(const Options& options, const GlobalOptions& global, bool decod
       out["bytes_per_second"] = to_json(bytes);
     }
     if (result.fetches.wanted > 0) {
-      out["kv_fetches"] = {{"wanted", result.fetches.wanted}, {"resident", result.fetches.resident}, {"bytes", result.fetches.bytes}};
+      out["kv_fetches"] = fetch_json(result.fetches);
     }
     fmt::print("{}\n", out.dump());
     return;
@@ -64,8 +65,7 @@ void bench_model(const Options& options, const GlobalOptions& global, bool decod
   if (decode) {
     fmt::print("{:<10} {:>9.2f} GB/s of weights and context\n", "", result.tokens_per_second.median * result.bytes_per_token / 1e9);
     if (result.fetches.wanted > 0) {
-      fmt::print("{:<10} {:>9.1f} % of the wanted chunks were in memory, {} read\n", "", 100 * result.fetches.hit_rate(),
-                 format_byte_size(result.fetches.bytes));
+      fmt::print("{:<10} {}\n", "", fetch_text(result.fetches));
     }
   }
 }

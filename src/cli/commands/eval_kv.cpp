@@ -8,6 +8,7 @@
 #include "base/byte_size.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "cli/fetch_counts.h"
 #include "cli/commands.h"
 #include "cli/kv_basis_store.h"
 #include "cli/model_options.h"
@@ -72,7 +73,7 @@ void run_kv(const KvCommand& command, const GlobalOptions& global) {
                {"same_choice", q.same_choice},
                {"tokens_scored", q.n_scored}};
       if (q.fetches.wanted > 0) {
-        row["kv_fetches"] = {{"wanted", q.fetches.wanted}, {"resident", q.fetches.resident}, {"bytes", q.fetches.bytes}};
+        row["kv_fetches"] = fetch_json(q.fetches);
       }
       if (asks) row["recalled"] = recalled[i + 1];
       rows.push_back(row);
@@ -93,7 +94,7 @@ void run_kv(const KvCommand& command, const GlobalOptions& global) {
                100 * (q.perplexity / q.plain_perplexity - 1), q.divergence, 100 * q.same_choice);
     if (asks) fmt::print("  {:>7.1f}%", 100 * recalled[i + 1]);
     if (q.fetches.wanted > 0) {
-      fmt::print("  {:.0f} % of the wanted chunks in memory, {} read", 100 * q.fetches.hit_rate(), format_byte_size(q.fetches.bytes));
+      fmt::print("  {}", fetch_text(q.fetches));
     }
     fmt::print("\n");
   }
