@@ -19,7 +19,10 @@ class Bytes : public StateWriter {
     if (bytes.size() > kMostAttendBytes - to_.size()) {
       fail(ErrorCode::kUnsupported, "[attend] expected at most {} bytes to save at once, found more", kMostAttendBytes);
     }
-    to_.insert(to_.end(), bytes.begin(), bytes.end());
+    if (bytes.empty()) return;
+    const size_t before = to_.size();
+    to_.resize(before + bytes.size());
+    std::memcpy(to_.data() + before, bytes.data(), bytes.size());
   }
 
  private:

@@ -255,7 +255,14 @@ bool Scheduler::step() {
   drop_finished();
   admit();
   // All running requests have their worst case reserved: what is free now is nobody's.
-  if (BlockStack* stack = engine_.model().weights.stack.get()) stack->regrow();
+  if (BlockStack* stack = engine_.model().weights.stack.get()) {
+    const BlockStack::Status status = stack->status();
+    // Blocks are worth more than pages that are only kept at hand.
+    if (status.loaded < std::min(status.target, status.usable)) {
+      engine_.ledger().page_pool().reclaim(Tier::kRam, ~uint64_t{0});
+    }
+    stack->regrow();
+  }
   if (running_.empty()) return false;
   pass();
   drop_finished();

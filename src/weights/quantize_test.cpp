@@ -159,7 +159,7 @@ TEST(Quantize, WritesReadableFilesOfTheExpectedError) {
   for (const auto& [name, limit] : limits) {
     Ledger ledger;
     const std::string path = folder.file(std::string(name) + ".gguf");
-    const TranscodeReport report = quantize(model, path, {find_quant_recipe(name), true, false}, ledger);
+    const TranscodeReport report = quantize(model, path, {.recipe = find_quant_recipe(name), .pure = true}, ledger);
     const ModelFile stored = open_gguf(path);
     EXPECT_LE(report.relative_error(), limit) << name;
     EXPECT_EQ(report.file_bytes, stored.file_bytes());
@@ -221,7 +221,7 @@ TEST(Quantize, SecondLossNeedsLeave) {
     }
     EXPECT_FALSE(std::filesystem::exists(folder.file("again.gguf")));
   }
-  const TranscodeReport report = quantize(q5, folder.file("q4.gguf"), {find_quant_recipe("Q4_0"), false, true}, ledger);
+  const TranscodeReport report = quantize(q5, folder.file("q4.gguf"), {.recipe = find_quant_recipe("Q4_0"), .lossy = true}, ledger);
   EXPECT_LT(report.relative_error(), 0.12);
   // The same type again is a copy, F32 holds everything, and Q8_0 is as good as an original.
   EXPECT_EQ(quantize(q5, folder.file("same.gguf"), {find_quant_recipe("Q5_0")}, ledger).relative_error(), 0.0);
@@ -236,9 +236,9 @@ TEST(Quantize, ExactConversionsNeedNoLeave) {
   const TestFolder folder;
   const ModelFile model = TestModel(folder, layers(1, true)).open();
   Ledger ledger;
-  quantize(model, folder.file("b3.gguf"), {find_quant_recipe("BITMOD3"), true}, ledger);
+  quantize(model, folder.file("b3.gguf"), {.recipe = find_quant_recipe("BITMOD3"), .pure = true}, ledger);
   const ModelFile b3 = open_gguf(folder.file("b3.gguf"));
-  quantize(b3, folder.file("q8.gguf"), {find_quant_recipe("Q8_0"), true}, ledger);
+  quantize(b3, folder.file("q8.gguf"), {.recipe = find_quant_recipe("Q8_0"), .pure = true}, ledger);
   const ModelFile q8 = open_gguf(folder.file("q8.gguf"));
   for (size_t i = 0; i < b3.tensors().size(); ++i) {
     const TensorView &a = b3.tensors()[i].view, &b = q8.tensors()[i].view;
