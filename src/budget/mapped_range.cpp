@@ -106,8 +106,10 @@ void MappedRange::begin(size_t n_wanted) {
 void MappedRange::map(size_t first, size_t n, bool writable) {
   std::byte* const start = data_ + first * unit_;
   const int rights = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  const auto offset = static_cast<off_t>(core_->slots[first].run.pages_->offset());
-  if (::mmap(start, n * unit_, rights, MAP_SHARED | MAP_FIXED, pool_->file_, offset) == MAP_FAILED) {
+  const bool in_file = pool_->file_ >= 0;
+  const off_t offset = in_file ? static_cast<off_t>(core_->slots[first].run.pages_->offset()) : 0;
+  const int kind = in_file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  if (::mmap(start, n * unit_, rights, kind | MAP_FIXED, pool_->file_, offset) == MAP_FAILED) {
     fail_errno("map pages", what_);
   }
   ::madvise(start, n * unit_, MADV_DONTFORK);
@@ -210,7 +212,8 @@ void MappedRange::shrink_to(size_t bytes) {
 PageRun MappedRange::share(size_t unit) const {
   Slot& slot = core_->slots[unit];
   if (slot.writable) {
-    if (pool_->near_mapping_limit() || ::mprotect(data_ + unit * unit_, unit_, PROT_READ) != 0) return {};
+    if (pool_->file_ < 0 || pool_->near_mapping_limit() || ::mprotect(data_ + unit * unit_, unit_, PROT_READ) != 0)
+      return {};
     const std::lock_guard lock(pool_->mutex_);
     slot.writable = false;
     pool_->count_mappings(*core_);

@@ -1,6 +1,7 @@
 #include "budget/mapped_range.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cstring>
 #include <fstream>
@@ -332,6 +333,28 @@ class RandomRanges {
   uint32_t next_mark_ = 0;
   int refused_ = 0;
 };
+
+TEST(MappedRange, WhereFilesMustBeSmallUnitsAreCopied) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit small{1 << 16, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  {
+    Ledger ledger;
+    constexpr size_t kBytes = size_t{1} << 16;
+    MappedRange range(ledger, Tag::kKv, kBytes, 8 * kBytes, "range");
+    range.grow_to(4 * kBytes);
+    EXPECT_EQ(ledger.used(Tier::kRam), 4 * kBytes);
+    std::memset(range.data(), 7, 4 * kBytes);
+    EXPECT_FALSE(range.share(0));
+    range.shrink_to(kBytes);
+    EXPECT_EQ(ledger.used(Tier::kRam), kBytes);
+    range.grow_to(2 * kBytes);
+    EXPECT_EQ(range.data()[0], std::byte{7});
+    EXPECT_EQ(range.data()[kBytes], std::byte{0});
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+}
 
 TEST(MappedRange, EveryPageIsAccountedForWhateverHappens) {
   for (const bool deferred : {false, true}) {

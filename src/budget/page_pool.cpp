@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,10 +65,12 @@ FileWindow::~FileWindow() {
 PageRun::Pages::~Pages() {
   PagePool& pool = window->pool;
   if (allocated) {
-    ::fallocate(pool.file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset()),
-                static_cast<off_t>(bytes));
     pool.allocated_ -= bytes;
-    bytes_of_all_pools -= bytes;
+    if (pool.file_ >= 0) {
+      ::fallocate(pool.file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset()),
+                  static_cast<off_t>(bytes));
+      bytes_of_all_pools -= bytes;
+    }
   }
   const std::lock_guard lock(pool.mutex_);
   window->taken[place] = false;
@@ -80,14 +83,19 @@ size_t PageRun::bytes() const {
 // Pool ----------------------------------------------------------------------------------------------------------------
 
 PagePool::PagePool(Ledger& ledger) : ledger_(ledger), most_mappings_(mappings_allowed() / 4 * 3) {
-  file_ = ::memfd_create("mneme-pages", MFD_CLOEXEC);
-  if (file_ < 0) fail_errno("make page pool", "memory file");
+  // A memory file counts as a file where the process may not have large ones (RLIMIT_FSIZE, `ulimit -f`). Ranges then
+  // have anonymous memory of their own, and whoever wants to share copies.
+  rlimit files{};
+  if (::getrlimit(RLIMIT_FSIZE, &files) != 0 || files.rlim_cur == RLIM_INFINITY) {
+    file_ = ::memfd_create("mneme-pages", MFD_CLOEXEC);
+    if (file_ < 0) fail_errno("make page pool", "memory file");
+  }
   ledger_.add_reclaimer(this);
 }
 
 PagePool::~PagePool() {
   ledger_.remove_reclaimer(this);
-  ::close(file_);
+  if (file_ >= 0) ::close(file_);
 }
 
 uint64_t PagePool::bytes_of_process() {
@@ -95,6 +103,7 @@ uint64_t PagePool::bytes_of_process() {
 }
 
 uint64_t PagePool::file_bytes() const {
+  if (file_ < 0) return 0;
   struct stat status {};
   if (::fstat(file_, &status) != 0) fail_errno("measure", "memory file");
   return static_cast<uint64_t>(status.st_blocks) * 512;
@@ -139,9 +148,11 @@ std::shared_ptr<PageRun::Pages> PagePool::place(const std::shared_ptr<FileWindow
 void PagePool::allocate(std::span<const std::shared_ptr<PageRun::Pages>> run) {
   const size_t unit = run.front()->bytes;
   int result = 0;
-  do {
-    result = ::fallocate(file_, 0, static_cast<off_t>(run.front()->offset()), static_cast<off_t>(run.size() * unit));
-  } while (result != 0 && errno == EINTR);
+  if (file_ >= 0) {
+    do {
+      result = ::fallocate(file_, 0, static_cast<off_t>(run.front()->offset()), static_cast<off_t>(run.size() * unit));
+    } while (result != 0 && errno == EINTR);
+  }
   if (result != 0) {
     const int reason = errno;
     ::fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(run.front()->offset()),
@@ -152,7 +163,7 @@ void PagePool::allocate(std::span<const std::shared_ptr<PageRun::Pages>> run) {
          format_byte_size(run.size() * unit));
   }
   allocated_ += run.size() * unit;
-  bytes_of_all_pools += run.size() * unit;
+  if (file_ >= 0) bytes_of_all_pools += run.size() * unit;
   const std::lock_guard lock(mutex_);
   for (const auto& pages : run) {
     pages->allocated = true;
