@@ -132,13 +132,7 @@ void InstInferKv::attend_blocks(const KvQueries& queries, size_t first, size_t n
     parallel_dynamic(queries.n_heads * token_tasks, [&](size_t task) {
       const size_t query_head = task / token_tasks, token = first + task % token_tasks * kTaskTokens;
       const size_t n_rows = std::min(kTaskTokens, first + n - token);
-      const kernels::AttentionQueries q{queries.q + token * queries.q_stride + query_head * dim,
-                                        n_rows,
-                                        queries.q_stride,
-                                        dim,
-                                        shape_.value_dim,
-                                        queries.scale,
-                                        queries.softcap};
+      const kernels::AttentionQueries q = rows_of(queries, query_head, token, n_rows);
       const kernels::AttentionTriple result = triple(query_head, token, out, out_stride);
       for (size_t i = 0; i < n_items; ++i) {
         if (list[first_item + i].head != query_head / group) continue;

@@ -29,17 +29,6 @@ const InstInferKv& near_data(const std::unique_ptr<KvLayer>& store) {
   return static_cast<const InstInferKv&>(*store);
 }
 
-/// Tokens [first, first + n) one by one as generated ones.
-std::vector<float> generate(KvExample example, KvLayer& store, size_t first, size_t n) {
-  example.role = TokenRole::kGenerated;
-  std::vector<float> out;
-  for (size_t t = first; t < first + n; ++t) {
-    const std::vector<float> row = example.feed(store, t, 1);
-    out.insert(out.end(), row.begin(), row.end());
-  }
-  return out;
-}
-
 void give(const KvExample& example, KvLayer& store, size_t n) {
   for (size_t first = 0; first < n; first += 100) example.feed(store, first, std::min<size_t>(100, n - first));
 }

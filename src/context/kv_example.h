@@ -204,4 +204,15 @@ inline double relative_difference(const std::vector<float>& out, const std::vect
   return std::sqrt(error / size);
 }
 
+/// Outputs of tokens [first, first + n) of the example, fed one by one as generated ones.
+inline std::vector<float> generate(KvExample example, KvLayer& store, size_t first, size_t n) {
+  example.role = TokenRole::kGenerated;
+  std::vector<float> out;
+  for (size_t t = first; t < first + n; ++t) {
+    const std::vector<float> row = example.feed(store, t, 1);
+    out.insert(out.end(), row.begin(), row.end());
+  }
+  return out;
+}
+
 }  // namespace mneme

@@ -47,16 +47,6 @@ std::unique_ptr<KvLayer> make(const std::string& policy, Ledger& ledger) {
   return KvPolicy::parse(policy).make_layer(kShape, 4096, 512, ledger);
 }
 
-std::vector<float> generate(KvExample example, KvLayer& store, size_t first, size_t n) {
-  example.role = TokenRole::kGenerated;
-  std::vector<float> out;
-  for (size_t t = first; t < first + n; ++t) {
-    const std::vector<float> row = example.feed(store, t, 1);
-    out.insert(out.end(), row.begin(), row.end());
-  }
-  return out;
-}
-
 /// 390 given tokens and 10 generated ones.
 std::vector<float> answers(const KvExample& example, KvLayer& store) {
   std::vector<float> out;

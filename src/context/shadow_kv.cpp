@@ -167,13 +167,7 @@ void ShadowKv::attend_blocks(const KvQueries& queries, size_t first, size_t n, u
     parallel_dynamic(queries.n_heads * token_tasks, [&](size_t task) {
       const size_t query_head = task / token_tasks, head = query_head / group;
       const size_t token = first + task % token_tasks * kTaskTokens, n_rows = std::min(kTaskTokens, first + n - token);
-      const kernels::AttentionQueries q{queries.q + token * queries.q_stride + query_head * dim,
-                                        n_rows,
-                                        queries.q_stride,
-                                        dim,
-                                        shape_.value_dim,
-                                        queries.scale,
-                                        queries.softcap};
+      const kernels::AttentionQueries q = rows_of(queries, query_head, token, n_rows);
       for (uint64_t i = 0; i < n_blocks; ++i) {
         const std::byte* const in_memory = values_->in_memory(panel + i);
         const std::byte* const values = in_memory != nullptr ? in_memory : panel_values + i * values_->stride();

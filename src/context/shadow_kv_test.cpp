@@ -28,17 +28,6 @@ const ShadowKv& shadow(const std::unique_ptr<KvLayer>& store) {
   return static_cast<const ShadowKv&>(*store);
 }
 
-/// The rest of the example after `first` given tokens, one by one as generated ones.
-std::vector<float> generate(KvExample example, KvLayer& store, size_t first, size_t n) {
-  example.role = TokenRole::kGenerated;
-  std::vector<float> out;
-  for (size_t t = first; t < first + n; ++t) {
-    const std::vector<float> row = example.feed(store, t, 1);
-    out.insert(out.end(), row.begin(), row.end());
-  }
-  return out;
-}
-
 double product(const float* a, const float* b, size_t n) {
   double sum = 0;
   for (size_t i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);

@@ -46,6 +46,17 @@ void StreamedKv::extend(const KvRows& rows, const KvQueries& queries, float* out
   n_tokens_ += static_cast<int64_t>(rows.n_tokens - done);
 }
 
+kernels::AttentionQueries StreamedKv::rows_of(const KvQueries& queries, size_t query_head, size_t first,
+                                              size_t n) const {
+  return {queries.q + first * queries.q_stride + query_head * shape_.key_dim,
+          n,
+          queries.q_stride,
+          shape_.key_dim,
+          shape_.value_dim,
+          queries.scale,
+          queries.softcap};
+}
+
 kernels::AttentionTriple StreamedKv::triple(size_t head, size_t first, float* out, size_t out_stride) {
   const size_t at = head * n_given_ + first;
   return {max_.data() + at, sum_.data() + at, out + first * out_stride + head * shape_.value_dim, out_stride};
@@ -85,8 +96,7 @@ void StreamedKv::attend_tail(const KvQueries& queries, size_t first, size_t n, f
                         begin,
                         n_rows,
                         1,
-                        {queries.q + token * queries.q_stride + query_head * shape_.key_dim, n_rows, queries.q_stride,
-                         shape_.key_dim, shape_.value_dim, queries.scale, queries.softcap}};
+                        rows_of(queries, query_head, token, n_rows)};
     const kernels::AttentionTriple result = triple(query_head, token, out, out_stride);
     for (size_t run = 0; run < tail_.n_runs(tail_first()); ++run) {
       tail_.attend(rows, run, tail_first(), first_query, result);

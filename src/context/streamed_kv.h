@@ -35,6 +35,8 @@ class StreamedKv : public TailKv {
   /// `position`. Tells failures by trouble_.
   virtual void attend_generated(const KvQueries& queries, size_t token, int64_t position, float* out) = 0;
 
+  /// Rows [first, first + n) of a query head.
+  kernels::AttentionQueries rows_of(const KvQueries& queries, size_t query_head, size_t first, size_t n) const;
   /// The triple of the given tokens under way, rows [first, first + n) of query head `head`.
   kernels::AttentionTriple triple(size_t head, size_t first, float* out, size_t out_stride);
 
