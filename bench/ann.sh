@@ -19,7 +19,7 @@ for shape in skewed isotropic cosine; do
   [ "$shape" = skewed ] || count=$((n / 5))
   echo "$shape, $count vectors" >&2
   mneme --shape "$shape" -n "$count" --index spann --folder "$folder/spann-$shape" --verify > "$out/$shape-spann.json"
-  mneme --shape "$shape" -n "$count" --index hnsw > "$out/$shape-hnsw.json"
+  mneme --shape "$shape" -n "$count" --index hnsw --folder "$folder/hnsw-$shape" > "$out/$shape-hnsw.json"
   mneme --shape "$shape" -n "$count" --index exact > "$out/$shape-exact.json"
 done
 

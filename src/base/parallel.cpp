@@ -1,5 +1,8 @@
 #include "base/parallel.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 #include <sched.h>
 
 #include <algorithm>
@@ -31,7 +34,12 @@ struct InsideScope {
 
 int n_threads() { return g_threads.load(std::memory_order_relaxed); }
 
-void set_n_threads(int n) { g_threads.store(std::max(1, n), std::memory_order_relaxed); }
+void set_n_threads(int n) {
+  g_threads.store(std::max(1, n), std::memory_order_relaxed);
+#ifdef _OPENMP
+  omp_set_num_threads(std::max(1, n));  // for oneDNN, which asks OpenMP itself
+#endif
+}
 
 #ifdef MNEME_STD_THREADS  // thread sanitizer builds: see cmake/MnemeOptions.cmake
 

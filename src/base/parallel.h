@@ -9,7 +9,7 @@ namespace mneme {
 /// Number of workers that parallel loops use; at first the number of cores the process may run on.
 int n_threads();
 
-/// Sets the number of workers (>= 1). Call it before the work starts, not from inside a parallel loop.
+/// Sets the number of workers (>= 1), of libraries too. Call it before the work starts, not from inside a parallel loop.
 void set_n_threads(int n);
 
 /// Runs work(begin, end) over a static partition of [0, n) into at most n_threads() contiguous ranges, at least `grain`

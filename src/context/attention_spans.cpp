@@ -32,6 +32,7 @@ class Result {
 void attend_spans(const KvShape& shape, const KvQueries& queries, size_t first, size_t n_tokens, size_t n_spans,
                   FunctionRef<void(const SpanRows& rows, size_t span, const kernels::AttentionTriple& result)> attend,
                   float* out, size_t out_stride, const SpanStatistics& statistics) {
+  if (queries.n_heads == 0) return;
   const size_t group = queries.n_heads / shape.n_kv_heads;
   // A task is one kv head and a few consecutive tokens; their rows (tokens x group) share every key that is read.
   constexpr size_t kTaskRows = 64;

@@ -40,7 +40,7 @@ enum class TokenRole : uint8_t {
 struct KvQueries {
   const float* q;          ///< [n_tokens, n_heads * key_dim] after RoPE, rows q_stride floats apart.
   size_t q_stride;
-  size_t n_heads;
+  size_t n_heads;          ///< 0: tokens are appended and nothing attends, in stores that don't score tokens.
   float scale;             ///< Factor of the dot products.
   float softcap = 0;       ///< 0: off.
   const float* sinks = nullptr;  ///< [n_heads] logits without a value, or null.

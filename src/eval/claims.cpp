@@ -9,6 +9,7 @@
 #include "eval/adapter_claims.h"
 #include "eval/ann_claims.h"
 #include "eval/bitstack_claims.h"
+#include "eval/cskv_claims.h"
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
 #include "eval/mote_claims.h"
@@ -25,6 +26,7 @@ std::span<const Claim> all_claims() {
     std::vector<Claim> all = foundation_claims();
     for (Claim& claim : vattention_claims()) all.push_back(std::move(claim));
     for (Claim& claim : kv_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : cskv_claims()) all.push_back(std::move(claim));
     for (Claim& claim : near_data_claims()) all.push_back(std::move(claim));
     for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));

@@ -51,14 +51,18 @@ TEST_F(GuardedPocket, LooksWhenItIsTime) {
 
 TEST_F(GuardedPocket, StepsBackToTheSmallestInside) {
   load("kivi:2");
-  KvGuard guard = this->guard(0.003, 0.8);
+  // A bound between two bits and more of them on this text, which another processor would go on with differently.
+  const auto seen = this->guard(10, 0).look(first(600));
+  ASSERT_TRUE(seen);
+  const double bound = seen->now.divergence / 4;
+  KvGuard guard = this->guard(bound, 0);
   const auto finding = guard.look(first(600));
   ASSERT_TRUE(finding);
   EXPECT_FALSE(finding->inside);
   EXPECT_EQ(engine_->state_options().kv.name(), finding->policy);
   EXPECT_NE(finding->policy, "f16") << finding->reason;
   // The new one holds on the same tokens, and what is generated now is made with it.
-  KvGuard again = this->guard(0.003, 0.8);
+  KvGuard again = this->guard(bound, 0);
   const auto after = again.look(first(600));
   ASSERT_TRUE(after);
   EXPECT_TRUE(after->inside) << after->reason;

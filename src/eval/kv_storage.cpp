@@ -48,10 +48,10 @@ struct Rows {
   }
 };
 
-/// Fills a store in chunks, with one query head a kv head since nobody looks at what comes out.
+/// Fills a store in chunks, without attention since nobody looks at what comes out.
 void fill(KvLayer& store, Rows& rows, const StorageOptions& options, uint64_t tokens) {
   StorageOptions cheap = options;
-  cheap.n_heads = options.shape.n_kv_heads;
+  cheap.n_heads = 0;
   for (uint64_t done = 0; done < tokens;) {
     const size_t n = std::min<uint64_t>(options.chunk, tokens - done);
     rows.feed(store, cheap, n);

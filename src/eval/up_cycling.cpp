@@ -8,6 +8,7 @@
 #include <numbers>
 
 #include "base/philox.h"
+#include "engine/sequence_logits.h"
 #include "train/export_gguf.h"
 #include "train/ops/gemm.h"
 #include "train/ops/packed_product.h"
@@ -55,22 +56,6 @@ struct Sequences {
   std::vector<float> weights;
   std::vector<uint32_t> starts;
 };
-
-/// Logits of the engine for one sequence, [tokens, vocabulary].
-std::vector<float> engine_logits(Engine& engine, std::span<const int32_t> tokens) {
-  const auto state = engine.make_state();
-  const size_t vocabulary = engine.model().hyper.n_vocab;
-  std::vector<float> out;
-  engine.run(*state, tokens, [&](size_t, size_t n, const float* hidden) {
-    for (size_t i = 0; i < n; ++i) {
-      const Workspace::Scope scope(engine.workspace());
-      float* const logits = engine.workspace().floats(engine.model().n_logits());
-      engine.model().logits(hidden, {&i, 1}, engine.workspace(), logits);
-      out.insert(out.end(), logits, logits + vocabulary);
-    }
-  });
-  return out;
-}
 
 std::unique_ptr<Engine> open_engine(const std::string& path, Ledger& ledger) {
   PlanRequest request;
@@ -181,7 +166,7 @@ double UpCycling::loss_of(const std::string& path) {
   size_t n = 0;
   for (size_t i = 0; i < kHeldOutSequences; ++i) {
     const std::vector<int32_t> ids = sequence(kHeldOut + i);
-    const std::vector<float> logits = engine_logits(*engine, ids);
+    const std::vector<float> logits = sequence_logits(*engine, ids);
     const size_t width = logits.size() / ids.size();
     for (size_t t = 0; t + 1 < ids.size(); ++t) {
       const float* row = logits.data() + t * width;
@@ -231,7 +216,7 @@ std::pair<std::vector<double>, size_t> UpCycling::compare(const Result& result) 
     const size_t n = batch.tokens.size(), width = head.rows;
     std::vector<float> expected(n * width);
     packed_multiply(head.packed, executor.last_value(model.final_hidden()), n, false, expected.data());
-    const std::vector<float> found = engine_logits(*engine, batch.tokens);
+    const std::vector<float> found = sequence_logits(*engine, batch.tokens);
     for (size_t t = 0; t < n; ++t) {
       const float *a = found.data() + t * width, *b = expected.data() + t * width;
       double error = 0, size = 0;

@@ -11,6 +11,7 @@
 #include "base/parallel.h"
 #include "base/test_error.h"
 #include "engine/engine.h"
+#include "engine/sequence_logits.h"
 #include "train/activation_policy.h"
 #include "train/export_gguf.h"
 #include "train/finished_run.h"
@@ -134,21 +135,6 @@ std::vector<float> trained_logits(LlamaModel<float>& model, const RandomBatch& d
   return logits;
 }
 
-std::vector<float> engine_logits(Engine& engine, std::span<const int32_t> tokens) {
-  const auto state = engine.make_state();
-  const size_t vocabulary = engine.model().hyper.n_vocab;
-  std::vector<float> out;
-  engine.run(*state, tokens, [&](size_t, size_t n, const float* hidden) {
-    for (size_t i = 0; i < n; ++i) {
-      const Workspace::Scope scope(engine.workspace());
-      float* const logits = engine.workspace().floats(engine.model().n_logits());
-      engine.model().logits(hidden, {&i, 1}, engine.workspace(), logits);
-      out.insert(out.end(), logits, logits + vocabulary);
-    }
-  });
-  return out;
-}
-
 std::unique_ptr<Engine> open(const std::string& path, Ledger& ledger) {
   PlanRequest request;
   request.kv = KvPolicy::parse("f32");
@@ -268,7 +254,7 @@ TEST_F(ExpertRun, ExportedModelsComputeWhatTrainingComputed) {
     const std::string path = folder_.file(name + ".gguf");
     export_gguf(path, "t", *model, *dense_->tokenizer, DType::kF32, &base);
     const auto engine = open(path, ledger);
-    const Agreement agreement(engine_logits(*engine, data.tokens), trained_logits(*model, data), 500);
+    const Agreement agreement(sequence_logits(*engine, data.tokens), trained_logits(*model, data), 500);
     RecordProperty(name, fmt::format("median {:.1e}, worst {:.1e}", agreement.median, agreement.worst));
     expect_agreement(agreement);
 
@@ -330,7 +316,7 @@ TEST_F(ExpertRun, QuantisingLeavesTernaryExperts) {
     EXPECT_EQ(type_in(file, "blk.0.ffn_up_shexp.weight"), find_quant_recipe(recipe)->base);
     EXPECT_EQ(type_in(file, "blk.0.ffn_gate_inp.weight"), DType::kF32);
     const auto engine = open(file, ledger);
-    EXPECT_EQ(engine_logits(*engine, std::vector<int32_t>{1, 5}).size(), 1000u);
+    EXPECT_EQ(sequence_logits(*engine, std::vector<int32_t>{1, 5}).size(), 1000u);
   }
   const std::string packed = quantize("", {{"_exps", DType::kTQ1_0}, {"_shexp", DType::kQ4_0}});
   EXPECT_EQ(type_in(packed, "blk.0.ffn_up_shexp.weight"), DType::kQ4_0);

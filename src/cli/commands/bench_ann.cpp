@@ -16,8 +16,9 @@
 #include "base/philox.h"
 #include "budget/resident.h"
 #include "cli/commands.h"
-#include "eval/ann_benchmark.h"
 #include "context/async_reader.h"
+#include "eval/ann_benchmark.h"
+#include "recall/index/hnsw_index.h"
 #include "recall/index/index_choice.h"
 
 namespace mneme::cli {
@@ -26,8 +27,7 @@ namespace {
 using namespace ann;
 
 struct AnnCommand {
-  std::string shape = "skewed", base, queries, index = "auto", folder = "ann-index", memory, metric = "l2",
-              values = "i8";
+  std::string shape = "skewed", base, queries, index = "auto", folder, memory, metric = "l2", values = "i8";
   std::string html;
   std::vector<std::string> draw;
   std::vector<size_t> lists = {2, 4, 8, 16, 32, 64}, ef = {10, 16, 32, 64, 128};
@@ -37,6 +37,8 @@ struct AnnCommand {
   float prune = 2;
   bool verify = false;
   SpannOptions spann;
+
+  std::string index_folder() const { return folder.empty() ? "ann-index" : folder; }
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -62,24 +64,40 @@ AnnDataset load_data(const AnnCommand& command) {
   return data;
 }
 
-/// The index over data.base: the one in the folder when it is there, otherwise a new one.
+/// The index that an earlier run left in `folder`, or null.
+std::unique_ptr<VectorIndex> open_kept(const AnnCommand& command, IndexKind kind, const std::string& folder,
+                                       Ledger& ledger) {
+  if (kind == IndexKind::kSpann && std::filesystem::exists(folder + "/heads")) {
+    return SpannIndex::open(ledger, folder, command.spann);
+  }
+  if (kind == IndexKind::kHnsw && std::filesystem::exists(folder + "/graph"))
+    return HnswIndex::load(ledger, folder + "/graph");
+  return nullptr;
+}
+
+/// The index over data.base: the one in the folder when it is there, otherwise a new one. SPANN always lives in a
+/// folder, a graph is kept when the user names one.
 std::unique_ptr<VectorIndex> open_or_build(const AnnCommand& command, IndexKind kind, const AnnDataset& data,
                                            Ledger& ledger, double* build_seconds) {
-  if (kind == IndexKind::kSpann && std::filesystem::exists(command.folder + "/heads")) {
-    auto index = SpannIndex::open(ledger, command.folder, command.spann);
+  const std::string folder = command.index_folder();
+  if (auto index = open_kept(command, kind, folder, ledger)) {
     if (index->dimension() != data.dimension || index->size() != data.n_base() || index->metric() != data.metric) {
       fail(ErrorCode::kInvalidArgument, "[bench ann] {}: expected an index of {} vectors of {} values, found {} of {}",
-           command.folder, data.n_base(), data.dimension, index->size(), index->dimension());
+           folder, data.n_base(), data.dimension, index->size(), index->dimension());
     }
     return index;
   }
   const auto start = std::chrono::steady_clock::now();
-  auto index = make_vector_index(kind, ledger, data.dimension, data.metric, command.folder, command.spann);
+  auto index = make_vector_index(kind, ledger, data.dimension, data.metric, folder, command.spann);
   std::vector<uint64_t> ids(data.n_base());
   std::iota(ids.begin(), ids.end(), uint64_t{0});
   index->add(ids, data.base);
-  if (kind == IndexKind::kSpann) index->save(command.folder);
+  if (kind == IndexKind::kSpann) index->save(folder);
   *build_seconds = seconds_since(start);
+  if (kind == IndexKind::kHnsw && !command.folder.empty()) {
+    std::filesystem::create_directories(folder);
+    index->save(folder + "/graph");
+  }
   return index;
 }
 
@@ -101,7 +119,7 @@ double churn(VectorIndex& index, AnnDataset& data, const AnnCommand& command) {
     index.add(piece, rows);
     for (size_t i = 0; i < piece.size(); ++i) std::copy_n(rows.data() + i * d, d, data.base.data() + piece[i] * d);
   }
-  if (index.stats().kind == "spann") index.save(command.folder);
+  if (index.stats().kind == "spann") index.save(command.index_folder());
   return seconds_since(start);
 }
 
@@ -276,8 +294,8 @@ void add_bench_ann(CLI::App& bench, GlobalOptions& global) {
       ->check(CLI::Range(1, 1000000));
   ann->add_option("-k", command->k, "Hits wanted")->capture_default_str()->check(CLI::Range(1, 10000));
   ann->add_option("--seed", command->seed, "Of generated vectors")->capture_default_str();
-  ann->add_option("--folder", command->folder, "Where a SPANN index is made, or opened when it is there")
-      ->capture_default_str();
+  ann->add_option("--folder", command->folder,
+                  "Where a SPANN or HNSW index is made, or opened when it is there (SPANN: by default ann-index)");
   ann->add_option("--values", command->values, "SPANN: vectors in lists as f32, f16 or i8")->capture_default_str();
   ann->add_option("--leaf", command->spann.leaf, "SPANN: vectors of one head when built")->capture_default_str();
   ann->add_option("--copies", command->spann.closure.copies, "SPANN: lists a vector is in, at most")
