@@ -71,7 +71,8 @@ ClaimMeasurement capacity() {
       fmt::format("{} over {} requests in 256 MiB; pages of 64 KiB over room for 4096 tokens; {}", paged, fixed, kMix)};
 }
 
-/// Least median of time with a block table over time without, of all lengths. All are timed in one run, when first needed.
+/// Least median of time with a block table over time without, of all lengths. All are timed in one run, when first
+/// needed.
 std::function<ClaimMeasurement()> speed_ratio(std::string phase, uint32_t block) {
   return [=] {
     static const StorageOptions options;
