@@ -9,6 +9,8 @@ The other program is given as two commands in which {model} stands for the file;
       --peer-prefill 'llama-bench -m {model} -t 2 -p 512 -n 0 -r 5 -o json' \\
       model-q8_0.gguf model-q4_0.gguf
 
+A model that the peer cannot read has no numbers of the peer; without --peer-decode and --peer-prefill nothing has.
+
 Every round measures, for each model, the memory's read rate, mneme and the peer directly after each other, so that a machine
 whose speed drifts treats both alike. The table has medians over rounds, with least and greatest.
 """
@@ -18,6 +20,7 @@ import os
 import shlex
 import statistics
 import subprocess
+import sys
 
 
 def run(command):
@@ -29,6 +32,17 @@ def run(command):
     return json.JSONDecoder().raw_decode(text[start:])[0]
 
 
+def peer_rate(command, model):
+    """The peer's tokens a second, or None when there is no command or it cannot read the model."""
+    if not command:
+        return None
+    try:
+        return rate(run(shlex.split(command.replace("{model}", model))))
+    except SystemExit as failure:
+        print(f"note: {failure}", file=sys.stderr)
+        return None
+
+
 def rate(result):
     if isinstance(result, list):
         return result[0]["avg_ts"]
@@ -36,14 +50,17 @@ def rate(result):
 
 
 def spread(values, digits=1):
+    values = [v for v in values if v is not None]
+    if not values:
+        return "-"
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mneme", default="build/release/mneme")
-    parser.add_argument("--peer-decode", required=True)
-    parser.add_argument("--peer-prefill", required=True)
+    parser.add_argument("--peer-decode")
+    parser.add_argument("--peer-prefill")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--decode-tokens", type=int, default=64)
@@ -60,13 +77,13 @@ def main():
             decode = run([args.mneme, "bench", "decode", model, "-n", str(args.decode_tokens), "-r", reps, "--json"])
             r["decode"].append(rate(decode))
             r["bytes"].append(decode["bytes_per_second"]["median"] / 1e9)
-            r["peer decode"].append(rate(run(shlex.split(args.peer_decode.replace("{model}", model)))))
+            r["peer decode"].append(peer_rate(args.peer_decode, model))
             r["prefill"].append(rate(run([args.mneme, "bench", "prefill", model, "-n", str(args.prefill_tokens), "-r", reps,
                                           "--json"])))
-            r["peer prefill"].append(rate(run(shlex.split(args.peer_prefill.replace("{model}", model)))))
+            r["peer prefill"].append(peer_rate(args.peer_prefill, model))
 
     def ratios(r, kind):
-        return [a / b for a, b in zip(r[kind], r["peer " + kind])]
+        return [a / b for a, b in zip(r[kind], r["peer " + kind]) if b is not None]
 
     print("| model | decode, tokens/s | peer | ratio | GB/s read | memory GB/s | part of memory | prefill, tokens/s | peer | ratio |")
     print("|---|---|---|---|---|---|---|---|---|---|")

@@ -24,16 +24,26 @@ std::string pocket() {
   return source_path("models/pocket.gguf");
 }
 
+std::string mini() {
+  return source_path("models/pocket-mini.gguf");
+}
+
 /// The answer to one question after a system message, greedy.
-std::string answer(const std::string& system, const std::string& question) {
-  const Outcome run =
-      mneme_run({"run", pocket(), "--system", system, "-p", question, "--temp", "0", "--memory", "64M"});
+std::string answer(const std::string& system, const std::string& question, const std::string& model = pocket()) {
+  const Outcome run = mneme_run({"run", model, "--system", system, "-p", question, "--temp", "0", "--memory", "64M"});
   EXPECT_TRUE(run.ok()) << run.err;
   return run.out;
 }
 
 TEST(Pocket, FilesAreSmall) {
   EXPECT_LE(std::filesystem::file_size(pocket()), 9'000'000u);
+  EXPECT_LE(std::filesystem::file_size(mini()), 2'000'000u);
+}
+
+TEST(Pocket, TheSmallOneCopiesAndRefusesToo) {
+  EXPECT_THAT(answer(kKnown, "What is the code of the safe?", mini()), HasSubstr("4711"));
+  EXPECT_THAT(answer(kKnown, "What is my cat called?", mini()), HasSubstr("Mirka"));
+  EXPECT_THAT(answer(kKnown, "Where is the passport?", mini()), StartsWith("I don't know"));
 }
 
 TEST(Pocket, KnownFactsAreAnsweredAndOthersAreNotInvented) {
