@@ -31,6 +31,9 @@ struct ScalingFit {
   size_t n_full = 0, n_low = 0;  ///< Runs of each kind.
   double r2 = 0;                 ///< Of predicted against measured losses.
   double mean_error = 0;         ///< Mean absolute error in nats.
+  /// Most that low precision costs one of the runs by the law, in nats. Well below mean_error: these runs don't show what
+  /// precision costs, and gamma, delta and nu mean nothing.
+  double most_precision_loss = 0;
 };
 
 /// Fits all runs. Needs 6 full-precision runs of at least 2 sizes and 2 amounts of data; low-precision runs may be

@@ -21,6 +21,16 @@ Json to_json(const PrecisionLaw& law, bool with_precision) {
   return json;
 }
 
+/// What a reader of gamma, delta and nu must know when the runs don't show them; empty otherwise.
+std::string precision_note(const ScalingFit& fit) {
+  if (!fit.has_precision || fit.most_precision_loss >= fit.mean_error) return "";
+  return fmt::format(
+      "low precision costs a run at most {:.4f} nats by this law, less than its mean error: gamma, delta and nu are "
+      "not "
+      "known from these runs",
+      fit.most_precision_loss);
+}
+
 struct FitCommand {
   std::string file, out;
   FitOptions options;
@@ -46,6 +56,7 @@ void write_report(const std::string& path, const std::vector<ScalingRun>& runs, 
   report.paragraph(
       fmt::format("{} full-precision and {} low-precision runs; R2 {:.5f}, mean absolute error {:.4f} nats.",
                   fit.n_full, fit.n_low, fit.r2, fit.mean_error));
+  if (const std::string note = precision_note(fit); !note.empty()) report.paragraph("Note: " + note + ".");
   std::vector<std::vector<std::string>> rows;
   const Json law = to_json(fit.law, fit.has_precision), low = to_json(fit.low, true), high = to_json(fit.high, true);
   for (const auto& [name, value] : law.items()) {
@@ -71,7 +82,8 @@ void run_fit(const FitCommand& command, const GlobalOptions& global) {
                             {"full_runs", fit.n_full},
                             {"low_precision_runs", fit.n_low},
                             {"r2", fit.r2},
-                            {"mean_error", fit.mean_error}}
+                            {"mean_error", fit.mean_error},
+                            {"most_precision_loss", fit.most_precision_loss}}
                            .dump(2));
     return;
   }
@@ -81,6 +93,7 @@ void run_fit(const FitCommand& command, const GlobalOptions& global) {
     fmt::print("{:<8} {:>12.5g}   90 % of refits: {:.5g} to {:.5g}\n", name, value.get<double>(),
                low[name].get<double>(), high[name].get<double>());
   }
+  if (const std::string note = precision_note(fit); !note.empty()) fmt::print("note: {}\n", note);
 }
 
 struct PlanCommand {
