@@ -7,6 +7,9 @@ namespace mneme::kernels::coded {
 
 /// Largest number of lanes and largest depth of a matrix: the scratch of a product lies on the stack.
 inline constexpr size_t kMaxDim = 576;
+inline constexpr size_t kMaxSmallerDim = 64;  ///< Of lanes and depth, the smaller.
+/// Most scales of a matrix: 18 groups of 64, or 2 of 576.
+inline constexpr size_t kMaxScales = kMaxDim / 32 * kMaxSmallerDim;
 inline constexpr size_t kTileLanes = 16;
 inline constexpr size_t kVectorBytes = 64;
 /// Code that stands for the zero of 8-bit groups; the products of signed and unsigned bytes want it in the middle.
