@@ -86,24 +86,25 @@ void add_block_values(const BlockValues& values, const BlockExceptions& exceptio
 void attend_block(const AttentionQueries& queries, const BlockKeys& keys, const BlockValues& values, const uint32_t* first,
                   const uint32_t* last, const AttentionTriple& result, const BlockExceptions& key_exceptions,
                   const BlockExceptions& value_exceptions) {
-  const SoftmaxRowFn simd = simd_softmax_row(active_target());
-  const SoftmaxRowFn softmax_row = simd != nullptr ? simd : softmax_row_scalar;
+  const SoftmaxRowsFn simd = simd_softmax_rows(active_target());
+  const SoftmaxRowsFn softmax_rows = simd != nullptr ? simd : softmax_rows_scalar;
   alignas(64) float scores[kPanelRows][kBlockTokens];
+  size_t lo[kPanelRows], hi[kPanelRows];
+  float keep[kPanelRows];
   for (size_t row = 0; row < queries.n_rows; row += kPanelRows) {
     const size_t n = std::min(kPanelRows, queries.n_rows - row);
     score_block(queries, row, n, keys, scores);
     score_exceptions(queries, row, n, key_exceptions, scores);
     for (size_t r = 0; r < n; ++r) {
-      const size_t lo = first[row + r], hi = std::min<size_t>(last[row + r], kBlockTokens);
-      if (lo >= hi) {
-        std::fill_n(scores[r], kBlockTokens, 0.0f);
-        continue;
-      }
+      hi[r] = std::min<size_t>(last[row + r], kBlockTokens);
+      lo[r] = std::min<size_t>(first[row + r], hi[r]);
+    }
+    softmax_rows(queries, scores[0], n, lo, hi, result.max + row, result.sum + row, keep);
+    for (size_t r = 0; r < n; ++r) {
+      std::fill(scores[r], scores[r] + lo[r], 0.0f);
+      std::fill(scores[r] + hi[r], scores[r] + kBlockTokens, 0.0f);
       float* const out = result.out + (row + r) * result.out_stride;
-      const float keep = softmax_row(queries, scores[r], lo, hi, result.max[row + r], result.sum[row + r]);
-      std::fill(scores[r], scores[r] + lo, 0.0f);
-      std::fill(scores[r] + hi, scores[r] + kBlockTokens, 0.0f);
-      if (keep != 1) vector_ops().scale(out, keep, queries.value_dim, out);
+      if (keep[r] != 1) vector_ops().scale(out, keep[r], queries.value_dim, out);
     }
     add_block_values(values, value_exceptions, scores, n, queries.value_dim, result.out + row * result.out_stride, result.out_stride);
   }
