@@ -70,7 +70,7 @@ struct Layer {
     const std::byte* at = data.data() + (head * (n_tokens / kBlockTokens) + begin) * block_bytes;
     for (size_t b = begin; b < end; ++b, at += block_bytes) {
       if (coded) {
-        for (size_t i = 0; i < block_bytes; i += 64) __builtin_prefetch(at + block_bytes + i);
+        kernels::prefetch_block(at + block_bytes, block_bytes);
         kernels::attend_block(queries, {&keys, at, shape.dim}, {&values, at + keys.bytes()}, range, range + queries.n_rows, out);
       } else {
         const size_t row = shape.dim * 2;

@@ -104,10 +104,7 @@ void CodedKv::attend(const KvQueries& queries, size_t first, size_t n, float* ou
       std::fill(range.begin() + static_cast<long>(n_rows), range.end(), static_cast<uint32_t>(kBlockTokens));
       const uint64_t end = std::min<uint64_t>(n_sealed_, (span + 1) * kSpanBlocks);
       for (uint64_t block = span * kSpanBlocks; block < end; ++block) {
-        const std::byte* const next = part(block + 1, rows.head);
-        if (block + 1 < n_sealed_) {
-          for (size_t i = 0; i < layout_->head_bytes; i += 64) __builtin_prefetch(next + i);
-        }
+        if (block + 1 < n_sealed_) kernels::prefetch_block(part(block + 1, rows.head), layout_->head_bytes);
         kernels::attend_block(rows.queries, keys_of(block, rows.head), values_of(block, rows.head), range.data(),
                               range.data() + n_rows, result);
       }
