@@ -18,6 +18,7 @@
 #include "base/philox.h"
 #include "kernels/attention.h"
 #include "kernels/coded_attention.h"
+#include "kernels/prefetch.h"
 #include "tensor/dtype.h"
 
 namespace mneme::bench {
@@ -70,7 +71,7 @@ struct Layer {
     const std::byte* at = data.data() + (head * (n_tokens / kBlockTokens) + begin) * block_bytes;
     for (size_t b = begin; b < end; ++b, at += block_bytes) {
       if (coded) {
-        kernels::prefetch_block(at + block_bytes, block_bytes);
+        kernels::prefetch_bytes(at + block_bytes, block_bytes);
         kernels::attend_block(queries, {&keys, at, shape.dim}, {&values, at + keys.bytes()}, range, range + queries.n_rows, out);
       } else {
         const size_t row = shape.dim * 2;

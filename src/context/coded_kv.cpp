@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "context/attention_spans.h"
+#include "kernels/prefetch.h"
 #include "kernels/vector_ops.h"
 
 namespace mneme {
@@ -104,7 +105,7 @@ void CodedKv::attend(const KvQueries& queries, size_t first, size_t n, float* ou
       std::fill(range.begin() + static_cast<long>(n_rows), range.end(), static_cast<uint32_t>(kBlockTokens));
       const uint64_t end = std::min<uint64_t>(n_sealed_, (span + 1) * kSpanBlocks);
       for (uint64_t block = span * kSpanBlocks; block < end; ++block) {
-        if (block + 1 < n_sealed_) kernels::prefetch_block(part(block + 1, rows.head), layout_->head_bytes);
+        if (block + 1 < n_sealed_) kernels::prefetch_bytes(part(block + 1, rows.head), layout_->head_bytes);
         kernels::attend_block(rows.queries, keys_of(block, rows.head), values_of(block, rows.head), range.data(),
                               range.data() + n_rows, result);
       }

@@ -165,11 +165,17 @@ void attend_stored(const AttentionQueries& queries, const AttentionKeys& keys, c
     std::copy_n(queries.q + i * queries.q_stride, queries.head_dim, q + i * q_stride);
     std::fill_n(q + i * q_stride + queries.head_dim, q_stride - queries.head_dim, -0.0f);
   }
+  size_t n_keys = 0;
+  for (size_t i = 0; i < queries.n_rows; ++i) n_keys = std::max<size_t>(n_keys, keys.last[i]);
+  if (n_keys == 0) return;
+  const RowsAhead keys_ahead(keys.k + (n_keys - 1) * keys.k_stride_bytes, queries.head_dim * Source::kBytes, keys.k_stride_bytes);
+  const RowsAhead values_ahead(keys.v + (n_keys - 1) * keys.v_stride_bytes, queries.value_dim * Source::kBytes,
+                               keys.v_stride_bytes);
   for_each_block(queries, keys, 0, queries.n_rows, [&](size_t block, size_t size, size_t, size_t) HWY_ATTR {
-    const ValueRows values = {keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes};
+    const ValueRows values = {keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes, values_ahead};
     const auto score = [&](size_t row, size_t n, size_t lo, size_t hi, float* scores) HWY_ATTR {
       const StoredScores tile = {q + row * q_stride, q_stride, queries.head_dim, keys.k + block * keys.k_stride_bytes,
-                                 keys.k_stride_bytes, scores};
+                                 keys.k_stride_bytes, scores, keys_ahead};
       stored_scores<Source>(n, tile, lo, hi);
     };
     attend_block<Source>(queries, keys, result, 0, queries.n_rows, block, size, values, score);
@@ -212,7 +218,8 @@ void score_all(const float* q, size_t q_stride, size_t n_rows, const StoredRows&
     }
     for (size_t j = 0; j < n_keys; j += kScoreStride) {
       const size_t here = std::min(kScoreStride, n_keys - j);
-      stored_scores<Source>(n, {padded, stride, dim, keys.data + j * keys.stride_bytes, keys.stride_bytes, block}, 0, here);
+      stored_scores<Source>(n, {padded, stride, dim, keys.data + j * keys.stride_bytes, keys.stride_bytes, block, {}}, 0,
+                            here);
       for (size_t r = 0; r < n; ++r) std::copy_n(block + r * kScoreStride, here, scores + (row + r) * scores_stride + j);
     }
   }

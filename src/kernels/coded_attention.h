@@ -32,13 +32,6 @@ struct BlockExceptions {
   size_t stride_bytes = 0;
 };
 
-/// Asks for a block that will be read soon, before the one at hand is used. It goes to the second cache: the first has
-/// too few misses in flight for a whole block, and waiting for them costs more than the prefetch saves. Any address will
-/// do, also one that is not mapped.
-inline void prefetch_block(const std::byte* at, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
-}
-
 /// Adds a block to the running attention of n_rows rows, of which row i sees the tokens [first[i], last[i]). Scores and
 /// sums are computed from the codes. Single-threaded; a row's result does not depend on the others.
 void attend_block(const AttentionQueries& queries, const BlockKeys& keys, const BlockValues& values, const uint32_t* first,
