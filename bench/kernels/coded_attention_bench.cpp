@@ -69,14 +69,20 @@ struct Layer {
   void attend(size_t head, size_t begin, size_t end, const kernels::AttentionQueries& queries, const uint32_t* range,
               const kernels::AttentionTriple& out) const {
     const std::byte* at = data.data() + (head * (n_tokens / kBlockTokens) + begin) * block_bytes;
-    for (size_t b = begin; b < end; ++b, at += block_bytes) {
-      if (coded) {
-        kernels::prefetch_bytes(at + block_bytes, block_bytes);
-        kernels::attend_block(queries, {&keys, at, shape.dim}, {&values, at + keys.bytes()}, range, range + queries.n_rows, out);
-      } else {
-        const size_t row = shape.dim * 2;
-        kernels::attend(queries, {at, at + kBlockTokens * row, row, row, DType::kF16, range, range + queries.n_rows}, out);
+    if (coded) {
+      std::vector<kernels::BlockKeys> block_keys;
+      std::vector<kernels::BlockValues> block_values;
+      kernels::prefetch_bytes(at + (end - begin) * block_bytes, (end - begin) * block_bytes);
+      for (size_t b = begin; b < end; ++b, at += block_bytes) {
+        block_keys.push_back({&keys, at, shape.dim});
+        block_values.push_back({&values, at + keys.bytes()});
       }
+      kernels::attend_blocks(queries, block_keys, block_values, out);
+      return;
+    }
+    for (size_t b = begin; b < end; ++b, at += block_bytes) {
+      const size_t row = shape.dim * 2;
+      kernels::attend(queries, {at, at + kBlockTokens * row, row, row, DType::kF16, range, range + queries.n_rows}, out);
     }
   }
 };

@@ -100,15 +100,16 @@ void CodedKv::attend(const KvQueries& queries, size_t first, size_t n, float* ou
 
   const auto attend_span = [&](const SpanRows& rows, size_t span, const kernels::AttentionTriple& result) {
     if (span < block_spans) {
-      const size_t n_rows = rows.queries.n_rows;
-      std::vector<uint32_t> range(2 * n_rows, 0);
-      std::fill(range.begin() + static_cast<long>(n_rows), range.end(), static_cast<uint32_t>(kBlockTokens));
-      const uint64_t end = std::min<uint64_t>(n_sealed_, (span + 1) * kSpanBlocks);
-      for (uint64_t block = span * kSpanBlocks; block < end; ++block) {
-        if (block + 1 < n_sealed_) kernels::prefetch_bytes(part(block + 1, rows.head), layout_->head_bytes);
-        kernels::attend_block(rows.queries, keys_of(block, rows.head), values_of(block, rows.head), range.data(),
-                              range.data() + n_rows, result);
+      kernels::BlockKeys keys[kSpanBlocks];
+      kernels::BlockValues values[kSpanBlocks];
+      const uint64_t begin = span * kSpanBlocks, end = std::min<uint64_t>(n_sealed_, begin + kSpanBlocks);
+      for (uint64_t block = begin; block < end; ++block) {
+        keys[block - begin] = keys_of(block, rows.head);
+        values[block - begin] = values_of(block, rows.head);
+        const uint64_t next = block + kSpanBlocks;
+        if (next < n_sealed_) kernels::prefetch_bytes(part(next, rows.head), layout_->head_bytes);
       }
+      kernels::attend_blocks(rows.queries, {keys, end - begin}, {values, end - begin}, result);
       return;
     }
     tail_.attend(rows, span - block_spans, tail_first(), first_query, result);

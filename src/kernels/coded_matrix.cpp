@@ -216,10 +216,8 @@ void CodedMatrix::decode(const std::byte* coded, const Part& part, Values values
   }
 }
 
-void CodedMatrix::multiply(const std::byte* coded, const float* x, size_t x_stride, size_t n_rows, float* y,
-                           size_t y_stride) const {
-  // Each group's scales and then its zeros, both in whole vectors.
-  alignas(64) float grids[2 * kMaxScales];
+/// Each group's scales and then its zeros, both in whole vectors.
+void CodedMatrix::load_grids(const std::byte* coded, float* grids) const {
   const size_t width = group_width(), stride = round_up<size_t>(width, kTileLanes);
   assert(n_groups() * stride <= kMaxScales);
   const std::byte* const at = coded + code_bytes_;
@@ -238,9 +236,23 @@ void CodedMatrix::multiply(const std::byte* coded, const float* x, size_t x_stri
   for (size_t part = 0; width < stride && part < 2 * n_groups(); ++part) {
     std::fill_n(grids + part * stride + width, stride - width, 0.0f);
   }
-  multiply_of_target()({format_.bits, format_.groups == CodedFormat::Groups::kAlongLanes, n_lanes_, depth_, format_.group,
-                        n_chunks_, reinterpret_cast<const uint8_t*>(coded), grids, grids + stride, 2 * stride, x, x_stride, n_rows, y,
-                        y_stride});
+}
+
+void CodedMatrix::multiply(std::span<const Product> products, size_t x_stride, size_t n_rows, size_t y_stride) const {
+  constexpr size_t kAtOnce = 4;
+  alignas(64) float grids[kAtOnce][2 * kMaxScales];
+  coded::Operand operands[kAtOnce];
+  const size_t stride = round_up<size_t>(group_width(), kTileLanes);
+  for (size_t first = 0, n; first < products.size(); first += n) {
+    n = std::min(kAtOnce, products.size() - first);
+    for (size_t i = 0; i < n; ++i) {
+      const Product& product = products[first + i];
+      load_grids(product.coded, grids[i]);
+      operands[i] = {reinterpret_cast<const uint8_t*>(product.coded), grids[i], grids[i] + stride, product.x, product.y};
+    }
+    multiply_of_target()({format_.bits, format_.groups == CodedFormat::Groups::kAlongLanes, n_lanes_, depth_,
+                          format_.group, n_chunks_, 2 * stride, operands, n, x_stride, n_rows, y_stride});
+  }
 }
 
 }  // namespace mneme::kernels

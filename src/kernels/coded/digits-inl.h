@@ -13,7 +13,7 @@ constexpr size_t kDigitBlock = 64;
 constexpr size_t kHalfBlock = 32;
 /// Depth of the scratch: the largest one in whole blocks.
 constexpr size_t kPaddedDepth = (coded::kMaxDim + kDigitBlock - 1) / kDigitBlock * kDigitBlock;
-constexpr size_t kMaxGroups = coded::kMaxDim / 32;
+constexpr size_t kMaxGroups = coded::kMaxDim / 32;  ///< Of one product or of several small ones.
 
 /// Where the digits of depths [4 quad, 4 quad + 4) of half block `half` lie. Isa::split() may leave a block as a transposed
 /// matrix of 4 x 4 quads.

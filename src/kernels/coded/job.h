@@ -15,20 +15,25 @@ inline constexpr size_t kVectorBytes = 64;
 /// Code that stands for the zero of 8-bit groups; the products of signed and unsigned bytes want it in the middle.
 inline constexpr int kMiddleOf8Bits = 128;
 
-/// One call of a target's kernel: y[r, lane] += sum over i of C[lane, i] x[r, i], scales and zeros given as floats.
+/// One product of a job: y[r, lane] += sum over i of C[lane, i] x[r, i], scales and zeros given as floats.
+struct Operand {
+  const uint8_t* codes;
+  const float* scales;           ///< [group][group_stride], zero behind the last of a group's.
+  const float* zeros;
+  const float* x;
+  float* y;
+};
+
+/// One call of a target's kernel: products of matrices of one format and shape, one after the other.
 struct Job {
   uint8_t bits;
   bool along_lanes;              ///< Where the groups lie.
   size_t n_lanes, depth, group;
   size_t n_chunks;               ///< Of one tile of lanes.
-  const uint8_t* codes;
-  const float* scales;           ///< [group][group_stride], zero behind the last of a group's.
-  const float* zeros;
   size_t group_stride;           ///< A multiple of 16.
-  const float* x;
-  size_t x_stride, n_rows;
-  float* y;
-  size_t y_stride;
+  const Operand* operands;
+  size_t n_operands;
+  size_t x_stride, n_rows, y_stride;
 };
 
 using MultiplyFn = void (*)(const Job&);

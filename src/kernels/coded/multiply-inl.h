@@ -136,68 +136,107 @@ MNEME_INLINE void start_sums(Isa::Floats (&offsets)[kRows], Isa::Ints (&largest)
   }
 }
 
-/// Groups along the lanes: x times a group's scales becomes integers. All groups are scaled first, so that one's reductions
-/// pass while others are at work. `x`: rows of whole blocks, zeros behind the depth.
-template <size_t kBits, size_t kRows>
-MNEME_INLINE void multiply_scaled(const Job& job, const float* const (&x)[kRows], float* y) {
-  const size_t vectors = (job.depth + 15) / 16, padded = (job.depth + kDigitBlock - 1) / kDigitBlock * kDigitBlock;
-  const size_t n_groups = (job.n_lanes + job.group - 1) / job.group;
-  IntegerRows<kRows> integers;
-  for (size_t g = 0; g < n_groups; ++g) {
-    const float* const scales = job.scales + g * job.group_stride;
-    const float* const zeros = job.zeros + g * job.group_stride;
-    Isa::Floats offsets[kRows];
-    Isa::Ints largest[kRows];
-    start_sums(offsets, largest);
-    for (size_t i = 0; i < 16 * vectors; i += 16) {
-      const Isa::Floats scale = Isa::load_floats(scales + i), zero = Isa::load_floats(zeros + i);
-      MNEME_UNROLL
-      for (size_t r = 0; r < kRows; ++r) {
-        const Isa::Floats v = Isa::load_floats(x[r] + i);
-        largest[r] = Isa::larger_bits(largest[r], Isa::multiply(v, scale));
-        offsets[r] = Isa::multiply_add(v, zero, offsets[r]);
-      }
+/// Largest magnitudes and offsets of one group along the lanes, which becomes group `slot` of `integers`.
+template <size_t kRows>
+MNEME_INLINE void scale_group(const float* const (&x)[kRows], const float* scales, const float* zeros, size_t vectors,
+                              size_t slot, IntegerRows<kRows>& integers) {
+  Isa::Floats offsets[kRows];
+  Isa::Ints largest[kRows];
+  start_sums(offsets, largest);
+  for (size_t i = 0; i < 16 * vectors; i += 16) {
+    const Isa::Floats scale = Isa::load_floats(scales + i), zero = Isa::load_floats(zeros + i);
+    MNEME_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      const Isa::Floats v = Isa::load_floats(x[r] + i);
+      largest[r] = Isa::larger_bits(largest[r], Isa::multiply(v, scale));
+      offsets[r] = Isa::multiply_add(v, zero, offsets[r]);
     }
-    Isa::sum_rows(offsets, integers.offset[g]);
-    integers.set_scales(g, largest);
   }
-  for (size_t g = 0; g < n_groups; ++g) {
-    const float* const scales = job.scales + g * job.group_stride;
-    for (size_t i = 0; i < padded; i += kDigitBlock) {
-      Isa::Floats scale[4];
-      MNEME_UNROLL
-      for (size_t k = 0; k < 4; ++k) {
-        scale[k] = i + 16 * k < 16 * vectors ? Isa::load_floats(scales + i + 16 * k) : Isa::zero_floats();
-      }
-      MNEME_UNROLL
-      for (size_t r = 0; r < kRows; ++r) {
-        Isa::Floats v[4];
-        MNEME_UNROLL
-        for (size_t k = 0; k < 4; ++k) v[k] = Isa::multiply(Isa::load_floats(x[r] + i + 16 * k), scale[k]);
-        integers.set_digits(r, i, v, integers.inverse[g][r], integers.inverse[g][r]);
-      }
+  Isa::sum_rows(offsets, integers.offset[slot]);
+  integers.set_scales(slot, largest);
+}
+
+/// Digits of x times the scales of one group along the lanes.
+template <size_t kRows>
+MNEME_INLINE void set_scaled_digits(const float* const (&x)[kRows], const float* scales, size_t vectors, size_t padded,
+                                    size_t slot, IntegerRows<kRows>& integers) {
+  for (size_t i = 0; i < padded; i += kDigitBlock) {
+    Isa::Floats scale[4];
+    MNEME_UNROLL
+    for (size_t k = 0; k < 4; ++k) {
+      scale[k] = i + 16 * k < 16 * vectors ? Isa::load_floats(scales + i + 16 * k) : Isa::zero_floats();
     }
-    integers.template set_starts<kBits>(g, 0, padded / kHalfBlock);
-    const size_t end = std::min(job.n_lanes, (g + 1) * job.group);
-    for (size_t lane = g * job.group; lane < end; lane += kTileLanes) {
-      Isa::Floats sums[kRows];
-      multiply_tile<kBits>(job.codes + lane / kTileLanes * tile_bytes<kBits>(job), 0, job.n_chunks, integers, g, sums);
+    MNEME_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      Isa::Floats v[4];
       MNEME_UNROLL
-      for (size_t r = 0; r < kRows; ++r) {
-        add_to(y + r * job.y_stride + lane, std::min(kTileLanes, end - lane),
-               Isa::multiply_add(sums[r], Isa::set_floats(integers.scale[g][r]), Isa::set_floats(integers.offset[g][r])));
+      for (size_t k = 0; k < 4; ++k) v[k] = Isa::multiply(Isa::load_floats(x[r] + i + 16 * k), scale[k]);
+      integers.set_digits(r, i, v, integers.inverse[slot][r], integers.inverse[slot][r]);
+    }
+  }
+}
+
+/// Rows of x of an operand from `first` on, in whole blocks with zeros behind the depth; `copies` are for those that are not.
+template <size_t kRows>
+MNEME_INLINE void point_to_rows(const Job& job, const float* x, float (&copies)[kRows][kPaddedDepth],
+                                const float* (&rows)[kRows]) {
+  for (size_t r = 0; r < kRows; ++r) {
+    rows[r] = x + r * job.x_stride;
+    if (job.depth % kDigitBlock == 0) continue;
+    std::copy_n(rows[r], job.depth, copies[r]);
+    std::fill(copies[r] + job.depth, copies[r] + (job.depth / kDigitBlock + 1) * kDigitBlock, 0.0f);
+    rows[r] = copies[r];
+  }
+}
+
+/// Groups along the lanes: x times a group's scales becomes integers. The scales of all operands' groups are made first, so
+/// that one's reductions pass while others are at work. Rows [row, row + kRows) of n operands, 1 where rows are copied.
+template <size_t kBits, size_t kRows>
+void multiply_scaled(const Job& job, const coded::Operand* operands, size_t n, size_t row) {
+  const size_t vectors = (job.depth + 15) / 16, padded = (job.depth + kDigitBlock - 1) / kDigitBlock * kDigitBlock;
+  alignas(64) float copies[kRows][kPaddedDepth];
+  const float* x[kRows];
+  IntegerRows<kRows> integers;
+  const size_t n_lanes = job.n_lanes, group = job.group, group_stride = job.group_stride, y_stride = job.y_stride;
+  size_t slot = 0;
+  for (size_t o = 0; o < n; ++o) {
+    point_to_rows(job, operands[o].x + row * job.x_stride, copies, x);
+    const float *scales = operands[o].scales, *zeros = operands[o].zeros;
+    for (size_t begin = 0; begin < n_lanes; begin += group, ++slot) {
+      scale_group(x, scales, zeros, vectors, slot, integers);
+      scales += group_stride;
+      zeros += group_stride;
+    }
+  }
+  slot = 0;
+  for (size_t o = 0; o < n; ++o) {
+    if (n > 1) point_to_rows(job, operands[o].x + row * job.x_stride, copies, x);
+    const float* scales = operands[o].scales;
+    float* const y = operands[o].y + row * y_stride;
+    for (size_t begin = 0; begin < n_lanes; begin += group, ++slot, scales += group_stride) {
+      set_scaled_digits(x, scales, vectors, padded, slot, integers);
+      integers.template set_starts<kBits>(slot, 0, padded / kHalfBlock);
+      const size_t end = std::min(n_lanes, begin + group);
+      for (size_t lane = begin; lane < end; lane += kTileLanes) {
+        Isa::Floats sums[kRows];
+        multiply_tile<kBits>(operands[o].codes + lane / kTileLanes * tile_bytes<kBits>(job), 0, job.n_chunks, integers,
+                             slot, sums);
+        MNEME_UNROLL
+        for (size_t r = 0; r < kRows; ++r) {
+          add_to(y + r * y_stride + lane, std::min(kTileLanes, end - lane),
+                 Isa::multiply_add(sums[r], Isa::set_floats(integers.scale[slot][r]),
+                                   Isa::set_floats(integers.offset[slot][r])));
+        }
       }
     }
   }
 }
 
-/// Groups along the depth: x itself becomes integers, and the sums are scaled.
+/// Groups along the depth: x itself becomes integers.
 template <size_t kBits, size_t kRows>
-MNEME_INLINE void multiply_plain(const Job& job, const float* const (&x)[kRows], float* y) {
-  constexpr size_t kChunkDepth = coded::chunk_shape(kBits).depth;
+MNEME_INLINE void make_plain_digits(const Job& job, const float* const (&x)[kRows], IntegerRows<kRows>& integers) {
   const size_t padded = (job.depth + kDigitBlock - 1) / kDigitBlock * kDigitBlock;
   const size_t n_groups = (job.depth + job.group - 1) / job.group;
-  IntegerRows<kRows> integers;
   for (size_t g = 0; g < n_groups; ++g) {
     const size_t begin = g * job.group, end = std::min(job.depth, begin + job.group);
     Isa::Floats offsets[kRows];
@@ -228,16 +267,23 @@ MNEME_INLINE void multiply_plain(const Job& job, const float* const (&x)[kRows],
     const size_t end = std::min(job.depth, (g + 1) * job.group);
     integers.template set_starts<kBits>(g, g * job.group / kHalfBlock, (end + kHalfBlock - 1) / kHalfBlock);
   }
+}
+
+/// Groups along the depth, digits made: the sums are scaled.
+template <size_t kBits, size_t kRows>
+MNEME_INLINE void multiply_plain(const Job& job, const coded::Operand& operand, const IntegerRows<kRows>& integers, float* y) {
+  constexpr size_t kChunkDepth = coded::chunk_shape(kBits).depth;
+  const size_t n_groups = (job.depth + job.group - 1) / job.group;
   for (size_t lane = 0; lane < job.n_lanes; lane += kTileLanes) {
     Isa::Floats total[kRows];
     for (size_t r = 0; r < kRows; ++r) total[r] = Isa::zero_floats();
     for (size_t g = 0; g < n_groups; ++g) {
       Isa::Floats sums[kRows];
       const size_t last = std::min(job.n_chunks, (g + 1) * job.group / kChunkDepth);
-      multiply_tile<kBits>(job.codes + lane / kTileLanes * tile_bytes<kBits>(job), g * job.group / kChunkDepth, last,
+      multiply_tile<kBits>(operand.codes + lane / kTileLanes * tile_bytes<kBits>(job), g * job.group / kChunkDepth, last,
                            integers, g, sums);
-      const Isa::Floats scales = Isa::load_floats(job.scales + g * job.group_stride + lane);
-      const Isa::Floats zeros = Isa::load_floats(job.zeros + g * job.group_stride + lane);
+      const Isa::Floats scales = Isa::load_floats(operand.scales + g * job.group_stride + lane);
+      const Isa::Floats zeros = Isa::load_floats(operand.zeros + g * job.group_stride + lane);
       MNEME_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
         const Isa::Floats part = Isa::multiply(sums[r], Isa::set_floats(integers.scale[g][r]));
@@ -252,22 +298,28 @@ MNEME_INLINE void multiply_plain(const Job& job, const float* const (&x)[kRows],
   }
 }
 
-/// kRows rows of x, from x on.
+/// Rows [row, row + kRows) of all operands.
 template <size_t kBits, size_t kRows>
-void multiply_rows(const Job& job, const float* x, float* y) {
-  alignas(64) float copies[kRows][kPaddedDepth];
-  const float* rows[kRows];
-  for (size_t r = 0; r < kRows; ++r) {
-    rows[r] = x + r * job.x_stride;
-    if (job.depth % kDigitBlock == 0) continue;
-    std::copy_n(rows[r], job.depth, copies[r]);
-    std::fill(copies[r] + job.depth, copies[r] + (job.depth / kDigitBlock + 1) * kDigitBlock, 0.0f);
-    rows[r] = copies[r];
-  }
+void multiply_rows(const Job& job, size_t row) {
   if (job.along_lanes) {
-    multiply_scaled<kBits, kRows>(job, rows, y);
-  } else {
-    multiply_plain<kBits, kRows>(job, rows, y);
+    const size_t n_groups = (job.n_lanes + job.group - 1) / job.group;
+    size_t at_once = 1;
+    while (job.depth % kDigitBlock == 0 && (at_once + 1) * n_groups <= kMaxGroups) ++at_once;
+    for (size_t o = 0; o < job.n_operands; o += at_once) {
+      multiply_scaled<kBits, kRows>(job, job.operands + o, std::min(at_once, job.n_operands - o), row);
+    }
+    return;
+  }
+  alignas(64) float copies[kRows][kPaddedDepth];
+  IntegerRows<kRows> integers;
+  for (size_t o = 0; o < job.n_operands; ++o) {
+    const coded::Operand& operand = job.operands[o];
+    if (o == 0 || operand.x != job.operands[o - 1].x) {
+      const float* x[kRows];
+      point_to_rows(job, operand.x + row * job.x_stride, copies, x);
+      make_plain_digits<kBits>(job, x, integers);
+    }
+    multiply_plain<kBits>(job, operand, integers, operand.y + row * job.y_stride);
   }
 }
 
@@ -277,7 +329,7 @@ void multiply_bits(const Job& job) {
   const auto in_steps_of = [&]<size_t kRows>() {
     if constexpr (kRows <= Isa::kCodedRows) {
       for (; job.n_rows - r >= kRows; r += kRows) {
-        multiply_rows<kBits, kRows>(job, job.x + r * job.x_stride, job.y + r * job.y_stride);
+        multiply_rows<kBits, kRows>(job, r);
       }
     }
   };
