@@ -18,7 +18,6 @@
 #include "base/philox.h"
 #include "kernels/attention.h"
 #include "kernels/coded_attention.h"
-#include "kernels/prefetch.h"
 #include "tensor/dtype.h"
 
 namespace mneme::bench {
@@ -72,10 +71,10 @@ struct Layer {
     if (coded) {
       std::vector<kernels::BlockKeys> block_keys;
       std::vector<kernels::BlockValues> block_values;
-      kernels::prefetch_bytes(at + (end - begin) * block_bytes, (end - begin) * block_bytes);
       for (size_t b = begin; b < end; ++b, at += block_bytes) {
-        block_keys.push_back({&keys, at, shape.dim});
-        block_values.push_back({&values, at + keys.bytes()});
+        const std::byte* const next = at + (end - begin) * block_bytes;  // what lies there is not looked at
+        block_keys.push_back({&keys, at, shape.dim, nullptr, nullptr, next});
+        block_values.push_back({&values, at + keys.bytes(), nullptr, next + keys.bytes()});
       }
       kernels::attend_blocks(queries, block_keys, block_values, out);
       return;

@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "context/attention_spans.h"
-#include "kernels/prefetch.h"
 #include "kernels/vector_ops.h"
 
 namespace mneme {
@@ -106,8 +105,10 @@ void CodedKv::attend(const KvQueries& queries, size_t first, size_t n, float* ou
       for (uint64_t block = begin; block < end; ++block) {
         keys[block - begin] = keys_of(block, rows.head);
         values[block - begin] = values_of(block, rows.head);
-        const uint64_t next = block + kSpanBlocks;
-        if (next < n_sealed_) kernels::prefetch_bytes(part(next, rows.head), layout_->head_bytes);
+        if (const uint64_t next = block + kSpanBlocks; next < n_sealed_) {
+          keys[block - begin].ahead = keys_of(next, rows.head).data;
+          values[block - begin].ahead = values_of(next, rows.head).data;
+        }
       }
       kernels::attend_blocks(rows.queries, {keys, end - begin}, {values, end - begin}, result);
       return;

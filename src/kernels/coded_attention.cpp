@@ -145,12 +145,12 @@ void attend_plain(const AttentionQueries& queries, std::span<const BlockKeys> ke
     float* const out = result.out + row * result.out_stride;
     for (size_t b = 0; b < n_blocks; ++b) {
       std::fill_n(scores[b], n * kBlockTokens, 0.0f);
-      products[b] = {keys[b].data, queries.q + row * queries.q_stride, scores[b]};
+      products[b] = {keys[b].data, queries.q + row * queries.q_stride, scores[b], row == 0 ? keys[b].ahead : nullptr};
     }
     keys[0].matrix->multiply({products, n_blocks}, queries.q_stride, n, kBlockTokens);
     for (size_t b = 0; b < n_blocks; ++b) {
       softmax_rows(queries, scores[b], n, kNone.data(), kAll.data(), result.max + row, result.sum + row, keep[b]);
-      products[b] = {values[b].data, scores[b], out};
+      products[b] = {values[b].data, scores[b], out, row == 0 ? values[b].ahead : nullptr};
     }
     // Weights and sums so far follow the maxima that came after them.
     for (size_t r = 0; r < n; ++r) {

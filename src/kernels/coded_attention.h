@@ -17,6 +17,7 @@ struct BlockKeys {
   size_t n_channels;                   ///< Channels that are stored: head_dim, or fewer with a list.
   const uint8_t* channels = nullptr;   ///< Which of head_dim they are (ThinK, arXiv 2407.21018); null: the first ones.
   const float* norms = nullptr;        ///< [64] factor of each token's stored key (MiniCache, arXiv 2405.14366); null: 1.
+  const std::byte* ahead = nullptr;    ///< Coded keys that will be read soon and are asked for meanwhile, or null.
 };
 
 /// Values of one block and kv head: coded as a matrix [value_dim, 64 tokens], or rows of f16 when `matrix` is null.
@@ -24,6 +25,7 @@ struct BlockValues {
   const CodedMatrix* matrix;
   const std::byte* data;
   const float* norms = nullptr;        ///< [64] factor of each token's stored value; null: 1.
+  const std::byte* ahead = nullptr;    ///< As BlockKeys::ahead.
 };
 
 /// Tokens of a block that have their own full keys or values, which stand in for the stored ones: n rows of f16 of one head.

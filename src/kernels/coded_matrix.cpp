@@ -248,10 +248,11 @@ void CodedMatrix::multiply(std::span<const Product> products, size_t x_stride, s
     for (size_t i = 0; i < n; ++i) {
       const Product& product = products[first + i];
       load_grids(product.coded, grids[i]);
-      operands[i] = {reinterpret_cast<const uint8_t*>(product.coded), grids[i], grids[i] + stride, product.x, product.y};
+      operands[i] = {reinterpret_cast<const uint8_t*>(product.coded), grids[i], grids[i] + stride, product.x, product.y,
+                     reinterpret_cast<const uint8_t*>(product.ahead)};
     }
     multiply_of_target()({format_.bits, format_.groups == CodedFormat::Groups::kAlongLanes, n_lanes_, depth_,
-                          format_.group, n_chunks_, 2 * stride, operands, n, x_stride, n_rows, y_stride});
+                          format_.group, n_chunks_, 2 * stride, operands, n, bytes(), x_stride, n_rows, y_stride});
   }
 }
 

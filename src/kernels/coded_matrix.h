@@ -83,6 +83,8 @@ class CodedMatrix {
     const std::byte* coded;
     const float* x;
     float* y;
+    /// A matrix that will be read soon, which is asked for meanwhile, or null.
+    const std::byte* ahead = nullptr;
   };
   void multiply(std::span<const Product> products, size_t x_stride, size_t n_rows, size_t y_stride) const;
 

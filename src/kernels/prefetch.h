@@ -25,11 +25,10 @@ MNEME_PREFETCH_INLINE void prefetch_bytes(const std::byte* at, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) prefetch_line(at + i);
 }
 
-/// Rows of a run that are read one after the other, asked for kAheadBytes before their use and never beyond the run's
-/// end.
+/// Rows of a run that are read one after the other, asked for kAheadBytes before their use and never beyond the run's end.
 struct RowsAhead {
   size_t distance = 0;              ///< Bytes from a row in use to the row to ask for.
-  const std::byte* last = nullptr;  ///< The run's last row.
+  const std::byte* last = nullptr;  ///< The run's last row; null: nothing is asked for.
 
   RowsAhead() = default;
   RowsAhead(const std::byte* last_row, size_t row_bytes, size_t stride_bytes)
@@ -37,7 +36,7 @@ struct RowsAhead {
 
   /// Asks for what lies `distance` behind `row`, `offset` bytes into it.
   MNEME_PREFETCH_INLINE void ask(const std::byte* row, size_t offset) const {
-    prefetch_line(std::min(row + distance, last) + offset);
+    if (row + distance <= last) prefetch_line(row + distance + offset);
   }
 };
 

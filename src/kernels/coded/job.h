@@ -22,6 +22,7 @@ struct Operand {
   const float* zeros;
   const float* x;
   float* y;
+  const uint8_t* ahead;          ///< Job::ahead_bytes to ask for while the product is at work, or null.
 };
 
 /// One call of a target's kernel: products of matrices of one format and shape, one after the other.
@@ -33,6 +34,7 @@ struct Job {
   size_t group_stride;           ///< A multiple of 16.
   const Operand* operands;
   size_t n_operands;
+  size_t ahead_bytes;
   size_t x_stride, n_rows, y_stride;
 };
 

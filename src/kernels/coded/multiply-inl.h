@@ -5,6 +5,7 @@
 
 #include "kernels/coded/digits-inl.h"
 #include "kernels/coded/job.h"
+#include "kernels/prefetch.h"
 #include "kernels/products/target.h"
 
 namespace mneme::kernels::products::MNEME_TARGET {
@@ -122,6 +123,27 @@ MNEME_INLINE void add_to(float* y, size_t n, Isa::Floats v) {
   for (size_t i = 0; i < n; ++i) y[i] += lanes[i];
 }
 
+/// Asks for an operand's memory ahead piece by piece, one for each tile of lanes of the first rows: a burst would stall the
+/// loads behind it.
+class Ahead {
+ public:
+  Ahead(const Job& job, const coded::Operand& operand, size_t row)
+      : at_(reinterpret_cast<const std::byte*>(operand.ahead)),
+        piece_((job.ahead_bytes * kTileLanes / job.n_lanes + 63) / 64 * 64),
+        rest_(at_ == nullptr || row > 0 ? 0 : job.ahead_bytes) {}
+
+  MNEME_INLINE void ask() {
+    const size_t bytes = std::min(piece_, rest_);
+    prefetch_bytes(at_, bytes);
+    at_ += bytes;
+    rest_ -= bytes;
+  }
+
+ private:
+  const std::byte* at_;
+  size_t piece_, rest_;
+};
+
 template <size_t kBits>
 constexpr size_t tile_bytes(const Job& job) {
   return job.n_chunks * coded::chunk_shape(kBits).vectors * coded::kVectorBytes;
@@ -213,12 +235,14 @@ void multiply_scaled(const Job& job, const coded::Operand* operands, size_t n, s
     if (n > 1) point_to_rows(job, operands[o].x + row * job.x_stride, copies, x);
     const float* scales = operands[o].scales;
     float* const y = operands[o].y + row * y_stride;
+    Ahead ahead(job, operands[o], row);
     for (size_t begin = 0; begin < n_lanes; begin += group, ++slot, scales += group_stride) {
       set_scaled_digits(x, scales, vectors, padded, slot, integers);
       integers.template set_starts<kBits>(slot, 0, padded / kHalfBlock);
       const size_t end = std::min(n_lanes, begin + group);
       for (size_t lane = begin; lane < end; lane += kTileLanes) {
         Isa::Floats sums[kRows];
+        ahead.ask();
         multiply_tile<kBits>(operands[o].codes + lane / kTileLanes * tile_bytes<kBits>(job), 0, job.n_chunks, integers,
                              slot, sums);
         MNEME_UNROLL
@@ -271,12 +295,16 @@ MNEME_INLINE void make_plain_digits(const Job& job, const float* const (&x)[kRow
 
 /// Groups along the depth, digits made: the sums are scaled.
 template <size_t kBits, size_t kRows>
-MNEME_INLINE void multiply_plain(const Job& job, const coded::Operand& operand, const IntegerRows<kRows>& integers, float* y) {
+MNEME_INLINE void multiply_plain(const Job& job, const coded::Operand& operand, const IntegerRows<kRows>& integers,
+                                 size_t row) {
+  float* const y = operand.y + row * job.y_stride;
+  Ahead ahead(job, operand, row);
   constexpr size_t kChunkDepth = coded::chunk_shape(kBits).depth;
   const size_t n_groups = (job.depth + job.group - 1) / job.group;
   for (size_t lane = 0; lane < job.n_lanes; lane += kTileLanes) {
     Isa::Floats total[kRows];
     for (size_t r = 0; r < kRows; ++r) total[r] = Isa::zero_floats();
+    ahead.ask();
     for (size_t g = 0; g < n_groups; ++g) {
       Isa::Floats sums[kRows];
       const size_t last = std::min(job.n_chunks, (g + 1) * job.group / kChunkDepth);
@@ -319,7 +347,7 @@ void multiply_rows(const Job& job, size_t row) {
       point_to_rows(job, operand.x + row * job.x_stride, copies, x);
       make_plain_digits<kBits>(job, x, integers);
     }
-    multiply_plain<kBits>(job, operand, integers, operand.y + row * job.y_stride);
+    multiply_plain<kBits>(job, operand, integers, row);
   }
 }
 
