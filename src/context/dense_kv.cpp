@@ -10,7 +10,6 @@
 #include "base/parallel.h"
 #include "context/attention_spans.h"
 #include "kernels/attention.h"
-#include "kernels/prefetch.h"
 #include "kernels/vector_ops.h"
 
 namespace mneme {
@@ -180,13 +179,11 @@ void DenseKv::attend(const KvQueries& queries, size_t n_query_tokens, float* out
       range[n_rows + r] = static_cast<uint32_t>(last);
     }
     const size_t element = element_bytes(dtype_);
-    if (block < last_block) {  // the kernel itself looks ahead inside of a run only
-      kernels::prefetch_bytes(key_run(block + 1, rows.head), kernels::kAheadBytes);
-      kernels::prefetch_bytes(value_run(block + 1, rows.head), kernels::kAheadBytes);
-    }
+    const bool more = block < last_block;
     kernels::attend(rows.queries,
                     {key_run(block, rows.head), value_run(block, rows.head), shape_.key_dim * element,
-                     shape_.value_dim * element, dtype_, range.data(), range.data() + n_rows},
+                     shape_.value_dim * element, dtype_, range.data(), range.data() + n_rows,
+                     more ? key_run(block + 1, rows.head) : nullptr, more ? value_run(block + 1, rows.head) : nullptr},
                     result);
   };
   const size_t n_spans = sink_spans + static_cast<size_t>(last_block - first_block + 1);

@@ -168,9 +168,8 @@ void attend_stored(const AttentionQueries& queries, const AttentionKeys& keys, c
   size_t n_keys = 0;
   for (size_t i = 0; i < queries.n_rows; ++i) n_keys = std::max<size_t>(n_keys, keys.last[i]);
   if (n_keys == 0) return;
-  const RowsAhead keys_ahead(keys.k + (n_keys - 1) * keys.k_stride_bytes, queries.head_dim * Source::kBytes, keys.k_stride_bytes);
-  const RowsAhead values_ahead(keys.v + (n_keys - 1) * keys.v_stride_bytes, queries.value_dim * Source::kBytes,
-                               keys.v_stride_bytes);
+  const RowsAhead keys_ahead(keys.k, n_keys, queries.head_dim * Source::kBytes, keys.k_stride_bytes, keys.next_k);
+  const RowsAhead values_ahead(keys.v, n_keys, queries.value_dim * Source::kBytes, keys.v_stride_bytes, keys.next_v);
   for_each_block(queries, keys, 0, queries.n_rows, [&](size_t block, size_t size, size_t, size_t) HWY_ATTR {
     const ValueRows values = {keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes, values_ahead};
     const auto score = [&](size_t row, size_t n, size_t lo, size_t hi, float* scores) HWY_ATTR {

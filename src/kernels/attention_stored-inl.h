@@ -108,7 +108,7 @@ HWY_INLINE void stored_chains(const StoredScores& t, size_t j, size_t residue, s
   size_t c = 0;
   if (HWY_LIKELY(lo <= j && j + kLanes <= hi)) {
     for (; c + kLanes <= t.head_dim; c += kLanes, key += kLanes * Source::kBytes) {
-      if (t.ahead.last != nullptr && c * Source::kBytes % 64 == 0) {
+      if (t.ahead.end != nullptr && c * Source::kBytes % 64 == 0) {
         MNEME_UNROLL
         for (size_t i = 0; i < kResidues; ++i) {
           MNEME_UNROLL

@@ -207,7 +207,7 @@ HWY_INLINE void value_columns(const ValueTile& t, size_t begin, size_t end, cons
   const std::byte* value = t.values.data + begin * t.values.stride_bytes + c * Source::kBytes;
   for (size_t j = begin; j < end; ++j, value += t.values.stride_bytes) {
     Vec x[kVectors];
-    if (t.values.ahead.last != nullptr) {
+    if (t.values.ahead.end != nullptr) {
       const std::byte* const row = value - c * Source::kBytes;
       for (size_t v = 0; v < kVectors; v += kStep) t.values.ahead.ask(row, (c + v * kLanes) * Source::kBytes);
     }
