@@ -130,7 +130,7 @@ void attend_plain(const AttentionQueries& queries, std::span<const BlockKeys> ke
                   const AttentionTriple& result) {
   const SoftmaxRowsFn simd = simd_softmax_rows(active_target());
   const SoftmaxRowsFn softmax_rows = simd != nullptr ? simd : softmax_rows_scalar;
-  static constexpr auto kNone = [] { return std::array<size_t, kPanelRows>{}; }();
+  static constexpr std::array<size_t, kPanelRows> kNone{};
   static constexpr auto kAll = [] {
     std::array<size_t, kPanelRows> all{};
     all.fill(kBlockTokens);
