@@ -1,7 +1,8 @@
 // Decode attention over coded keys and values (kernels/coded_attention.h) beside f16 (kernels/attention.h): time a token of
-// context and layer, bytes read per second. MNEME_CPU picks the target.
+// context and layer, bytes read per second. MNEME_CPU picks the target. With "cpu" times are those that the process had a
+// processor, which leaves out what others took of a shared machine; only one thread makes sense then.
 //
-//   coded_attention_bench [threads] [runs] [context]
+//   coded_attention_bench [threads] [runs] [context] [cpu]
 
 #include <fmt/format.h>
 
@@ -10,6 +11,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <limits>
 #include <string>
 #include <vector>
@@ -30,6 +32,16 @@ using kernels::kBlockTokens;
 struct Shape {
   size_t n_kv_heads, group, dim;
 };
+
+/// Blocks that one call of attention passes over, as in the stores.
+constexpr size_t kSpan = 4;
+
+bool of_process = false;
+
+double seconds() {
+  if (of_process) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 /// One layer of keys and values in a form: f16 (no format) or coded, blocks of a head one behind the other.
 struct Layer {
@@ -64,43 +76,48 @@ struct Layer {
     for (size_t i = 0; i < n_blocks; ++i) std::memcpy(data.data() + i * block_bytes, block.data(), block_bytes);
   }
 
-  /// Attention of one token over blocks [begin, end) of a head; f16 blocks hold 64 keys, then 64 values.
+  /// Attention of one token over blocks [begin, end) of a head, a whole span; f16 spans hold their keys, then their values.
   void attend(size_t head, size_t begin, size_t end, const kernels::AttentionQueries& queries, const uint32_t* range,
               const kernels::AttentionTriple& out) const {
     const std::byte* at = data.data() + (head * (n_tokens / kBlockTokens) + begin) * block_bytes;
-    for (size_t b = begin; b < end; ++b, at += block_bytes) {
-      if (coded) {
-        for (size_t i = 0; i < block_bytes; i += 64) __builtin_prefetch(at + block_bytes + i);
-        kernels::attend_block(queries, {&keys, at, shape.dim}, {&values, at + keys.bytes()}, range, range + queries.n_rows, out);
-      } else {
-        const size_t row = shape.dim * 2;
-        kernels::attend(queries, {at, at + kBlockTokens * row, row, row, DType::kF16, range, range + queries.n_rows}, out);
+    if (coded) {
+      std::vector<kernels::BlockKeys> block_keys;
+      std::vector<kernels::BlockValues> block_values;
+      for (size_t b = begin; b < end; ++b, at += block_bytes) {
+        const std::byte* const next = at + (end - begin) * block_bytes;  // what lies there is not looked at
+        block_keys.push_back({&keys, at, shape.dim, nullptr, nullptr, next});
+        block_values.push_back({&values, at + keys.bytes(), nullptr, next + keys.bytes()});
       }
+      kernels::attend_blocks(queries, block_keys, block_values, out);
+      return;
     }
+    const size_t row = shape.dim * 2, half = kSpan * kBlockTokens * row;
+    kernels::attend(queries, {at, at + half, row, row, DType::kF16, range, range + queries.n_rows, at + 2 * half, at + 3 * half},
+                    out);
   }
 };
 
 double run_once(const Layer& layer) {
-  const size_t n_rows = layer.shape.group, dim = layer.shape.dim, span = 4, n_blocks = layer.n_tokens / kBlockTokens;
+  const size_t n_rows = layer.shape.group, dim = layer.shape.dim, n_blocks = layer.n_tokens / kBlockTokens;
   PhiloxStream random(2);
   std::vector<float> q(n_rows * dim);
   for (float& x : q) x = random.next_normal();
   std::vector<uint32_t> range(2 * n_rows, 0);
-  std::fill(range.begin() + static_cast<long>(n_rows), range.end(), static_cast<uint32_t>(kBlockTokens));
-  const auto start = std::chrono::steady_clock::now();
-  parallel_for(layer.shape.n_kv_heads * n_blocks / span, 1, [&](size_t begin, size_t end) {
+  std::fill(range.begin() + static_cast<long>(n_rows), range.end(), static_cast<uint32_t>(kSpan * kBlockTokens));
+  const double start = seconds();
+  parallel_for(layer.shape.n_kv_heads * n_blocks / kSpan, 1, [&](size_t begin, size_t end) {
     std::vector<float> max(n_rows), sum(n_rows), out(n_rows * dim);
     const kernels::AttentionQueries queries{q.data(), n_rows, dim, dim, dim, 1 / std::sqrt(static_cast<float>(dim)), 0};
     for (size_t i = begin; i < end; ++i) {
       std::fill(max.begin(), max.end(), -std::numeric_limits<float>::infinity());
       std::fill(sum.begin(), sum.end(), 0.0f);
       std::fill(out.begin(), out.end(), 0.0f);
-      const size_t first = i * span;
-      layer.attend(first / n_blocks, first % n_blocks, first % n_blocks + span, queries, range.data(),
+      const size_t first = i * kSpan;
+      layer.attend(first / n_blocks, first % n_blocks, first % n_blocks + kSpan, queries, range.data(),
                    {max.data(), sum.data(), out.data(), dim});
     }
   });
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return seconds() - start;
 }
 
 void bench(const Shape& shape, size_t context, int runs) {
@@ -148,6 +165,7 @@ void bench(const Shape& shape, size_t context, int runs) {
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 0, runs = argc > 2 ? std::atoi(argv[2]) : 7;
   const size_t context = argc > 3 ? static_cast<size_t>(std::atol(argv[3])) / 256 * 256 : 32768;
+  mneme::bench::of_process = argc > 4 && std::strcmp(argv[4], "cpu") == 0;
   if (threads > 0) mneme::set_n_threads(threads);
   for (const mneme::bench::Shape shape : {mneme::bench::Shape{8, 4, 64}, {8, 4, 128}, {8, 1, 64}}) {
     mneme::bench::bench(shape, context, runs);

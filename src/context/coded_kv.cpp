@@ -99,18 +99,18 @@ void CodedKv::attend(const KvQueries& queries, size_t first, size_t n, float* ou
 
   const auto attend_span = [&](const SpanRows& rows, size_t span, const kernels::AttentionTriple& result) {
     if (span < block_spans) {
-      const size_t n_rows = rows.queries.n_rows;
-      std::vector<uint32_t> range(2 * n_rows, 0);
-      std::fill(range.begin() + static_cast<long>(n_rows), range.end(), static_cast<uint32_t>(kBlockTokens));
-      const uint64_t end = std::min<uint64_t>(n_sealed_, (span + 1) * kSpanBlocks);
-      for (uint64_t block = span * kSpanBlocks; block < end; ++block) {
-        const std::byte* const next = part(block + 1, rows.head);
-        if (block + 1 < n_sealed_) {
-          for (size_t i = 0; i < layout_->head_bytes; i += 64) __builtin_prefetch(next + i);
+      kernels::BlockKeys keys[kSpanBlocks];
+      kernels::BlockValues values[kSpanBlocks];
+      const uint64_t begin = span * kSpanBlocks, end = std::min<uint64_t>(n_sealed_, begin + kSpanBlocks);
+      for (uint64_t block = begin; block < end; ++block) {
+        keys[block - begin] = keys_of(block, rows.head);
+        values[block - begin] = values_of(block, rows.head);
+        if (const uint64_t next = block + kSpanBlocks; next < n_sealed_) {
+          keys[block - begin].ahead = keys_of(next, rows.head).data;
+          values[block - begin].ahead = values_of(next, rows.head).data;
         }
-        kernels::attend_block(rows.queries, keys_of(block, rows.head), values_of(block, rows.head), range.data(),
-                              range.data() + n_rows, result);
       }
+      kernels::attend_blocks(rows.queries, {keys, end - begin}, {values, end - begin}, result);
       return;
     }
     tail_.attend(rows, span - block_spans, tail_first(), first_query, result);

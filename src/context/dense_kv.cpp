@@ -179,9 +179,11 @@ void DenseKv::attend(const KvQueries& queries, size_t n_query_tokens, float* out
       range[n_rows + r] = static_cast<uint32_t>(last);
     }
     const size_t element = element_bytes(dtype_);
+    const bool more = block < last_block;
     kernels::attend(rows.queries,
                     {key_run(block, rows.head), value_run(block, rows.head), shape_.key_dim * element,
-                     shape_.value_dim * element, dtype_, range.data(), range.data() + n_rows},
+                     shape_.value_dim * element, dtype_, range.data(), range.data() + n_rows,
+                     more ? key_run(block + 1, rows.head) : nullptr, more ? value_run(block + 1, rows.head) : nullptr},
                     result);
   };
   const size_t n_spans = sink_spans + static_cast<size_t>(last_block - first_block + 1);

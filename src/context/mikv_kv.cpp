@@ -169,20 +169,24 @@ void MikvKv::attend(const KvQueries& queries, size_t first, size_t n, float* out
   const size_t high_spans = div_up<size_t>(n_high_, kSpanBlocks);
 
   const auto attend_blocks = [&](const kernels::AttentionQueries& rows, const Tier& tier, const std::byte* data,
-                                 size_t head_bytes, size_t head, size_t begin, size_t end, std::span<const uint32_t> range,
+                                 size_t head_bytes, size_t head, size_t span, size_t n_blocks,
                                  const kernels::AttentionTriple& result) {
+    kernels::BlockKeys keys[kSpanBlocks];
+    kernels::BlockValues values[kSpanBlocks];
+    const auto at = [&](size_t block) { return data + (block * shape_.n_kv_heads + head) * head_bytes; };
+    const size_t begin = span * kSpanBlocks, end = std::min(n_blocks, begin + kSpanBlocks);
     for (size_t block = begin; block < end; ++block) {
-      const std::byte* const at = data + (block * shape_.n_kv_heads + head) * head_bytes;
-      kernels::attend_block(rows, tier.block_keys(at, shape_.key_dim), tier.block_values(at), range.data(),
-                            range.data() + rows.n_rows, result);
+      keys[block - begin] = tier.block_keys(at(block), shape_.key_dim);
+      values[block - begin] = tier.block_values(at(block));
+      if (const size_t next = block + kSpanBlocks; next < n_blocks) {
+        keys[block - begin].ahead = tier.block_keys(at(next), shape_.key_dim).data;
+        values[block - begin].ahead = tier.block_values(at(next)).data;
+      }
     }
+    kernels::attend_blocks(rows, {keys, end - begin}, {values, end - begin}, result);
   };
   const auto attend_span = [&](const SpanRows& rows, size_t span, const kernels::AttentionTriple& result) {
     const size_t n_rows = rows.queries.n_rows;
-    std::vector<uint32_t> range(2 * n_rows, 0);
-    if (span < low_spans + high_spans) {
-      std::fill(range.begin() + static_cast<long>(n_rows), range.end(), static_cast<uint32_t>(kBlockTokens));
-    }
     if (span < low_spans) {
       // The queries in the balanced channels of the stored keys.
       std::vector<float> q(n_rows * shape_.key_dim);
@@ -194,14 +198,13 @@ void MikvKv::attend(const KvQueries& queries, size_t first, size_t n, float* out
       kernels::AttentionQueries balanced = rows.queries;
       balanced.q = q.data();
       balanced.q_stride = shape_.key_dim;
-      attend_blocks(balanced, layout_->low, low_.data(), layout_->low_head_bytes, rows.head, span * kSpanBlocks,
-                    std::min<size_t>(n_low_, (span + 1) * kSpanBlocks), range, result);
+      attend_blocks(balanced, layout_->low, low_.data(), layout_->low_head_bytes, rows.head, span, n_low_, result);
       return;
     }
     span -= low_spans;
     if (span < high_spans) {
-      attend_blocks(rows.queries, layout_->high, high_.data(), layout_->high_head_bytes, rows.head, span * kSpanBlocks,
-                    std::min<size_t>(n_high_, (span + 1) * kSpanBlocks), range, result);
+      attend_blocks(rows.queries, layout_->high, high_.data(), layout_->high_head_bytes, rows.head, span, n_high_,
+                    result);
       return;
     }
     tail_.attend(rows, span - high_spans, tail_first, first_query, result);

@@ -28,6 +28,9 @@ struct AttentionKeys {
   /// Row i sees keys [first[i], last[i]) of this run; an empty range is allowed.
   const uint32_t* first;
   const uint32_t* last;
+  /// Keys and values of the run that is read next, of the same strides, or null: its beginning is asked for meanwhile.
+  const std::byte* next_k = nullptr;
+  const std::byte* next_v = nullptr;
 };
 
 /// Running result for n_rows rows: max and sum [n_rows], out [n_rows, value_dim] with stride out_stride, not normalised.

@@ -15,9 +15,8 @@ double score(const AttentionQueries& queries, const float* q, const float* k) {
   return queries.softcap > 0 ? queries.softcap * std::tanh(dot / queries.softcap) : dot;
 }
 
-}  // namespace
-
-float softmax_row_scalar(const AttentionQueries& queries, float* scores, size_t lo, size_t hi, float& max, float& sum) {
+/// One row of softmax_rows_scalar().
+float softmax_row(const AttentionQueries& queries, float* scores, size_t lo, size_t hi, float& max, float& sum) {
   constexpr float kNothing = -std::numeric_limits<float>::infinity();
   float largest = max;
   for (size_t j = lo; j < hi; ++j) {
@@ -35,6 +34,15 @@ float softmax_row_scalar(const AttentionQueries& queries, float* scores, size_t 
   max = largest;
   sum = sum * keep + static_cast<float>(total);
   return keep;
+}
+
+}  // namespace
+
+void softmax_rows_scalar(const AttentionQueries& queries, float* scores, size_t n_rows, const size_t* lo, const size_t* hi,
+                         float* max, float* sum, float* keep) {
+  for (size_t r = 0; r < n_rows; ++r) {
+    keep[r] = lo[r] < hi[r] ? softmax_row(queries, scores + 64 * r, lo[r], hi[r], max[r], sum[r]) : 1;
+  }
 }
 
 void attend_scalar(const AttentionQueries& queries, const AttentionKeys& keys, const AttentionTriple& result) {

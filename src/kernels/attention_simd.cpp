@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/attention_softmax-inl.h"
 #include "kernels/attention_stored-inl.h"
 #include "kernels/attention_targets.h"
 #include "kernels/attention_tiles-inl.h"
-#include "kernels/simd_math-inl.h"
 
 // A run is cut into blocks of keys at multiples of the block size from its start. Of each block the keys are converted
 // once to a transposed f32 scratch, so that a vector holds one dimension of kLanes keys; then panels of query rows pass
@@ -27,8 +27,6 @@ constexpr size_t kScratchFloats = 16 * kMaxAttentionDim;
 constexpr size_t kPanelRows = 24;
 /// Up to so many rows keys and values are converted where they are used, which beats a detour over scratch.
 constexpr size_t kStoredRows = 12;
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
 /// Keys of a block: a power of two that depends on the dimensions alone, so that splitting a run at a multiple of 64 keys
 /// changes nothing.
 size_t block_keys(size_t head_dim, size_t value_dim) {
@@ -41,39 +39,6 @@ struct Panel {
   size_t lo[kPanelRows], hi[kPanelRows];  ///< Visible keys of the block, empty as lo == hi == 0.
   alignas(64) float scores[kPanelRows * kScoreStride];
 };
-
-/// See SoftmaxRowFn.
-HWY_NOINLINE float softmax_row(const AttentionQueries& queries, float* scores, size_t lo, size_t hi, float& max, float& sum) {
-  const F32 d;
-  const size_t begin = lo / kLanes * kLanes;
-  const Vec scale = hn::Set(d, queries.scale);
-  const Vec from = hn::Set(d, static_cast<float>(lo)), to = hn::Set(d, static_cast<float>(hi));
-  Vec largest = hn::Set(d, max);
-  for (size_t j = begin; j < hi; j += kLanes) {
-    Vec s = hn::Mul(hn::Load(d, scores + j), scale);
-    if (queries.softcap > 0) {
-      const Vec cap = hn::Set(d, queries.softcap);
-      s = hn::Mul(cap, HWY_NAMESPACE::tanh(hn::Div(s, cap)));
-    }
-    const Vec index = hn::Iota(d, static_cast<float>(j));
-    s = hn::IfThenElse(hn::And(hn::Ge(index, from), hn::Lt(index, to)), s, hn::Set(d, kNothing));
-    largest = hn::Max(largest, s);
-    hn::Store(s, d, scores + j);
-  }
-  largest = hn::MaxOfLanes(d, largest);
-  // Before the first finite score the maximum is -inf; measured from 0 instead, the weights are 0 and not NaN.
-  const Vec base = hn::IfThenZeroElse(hn::Eq(largest, hn::Set(d, kNothing)), largest);
-  Vec total = hn::Zero(d);
-  for (size_t j = begin; j < hi; j += kLanes) {
-    const Vec weight = exp_of_negative(hn::Sub(hn::Load(d, scores + j), base));
-    total = hn::Add(total, weight);
-    hn::Store(weight, d, scores + j);
-  }
-  const float keep = hn::GetLane(exp_of_negative(hn::Sub(hn::Set(d, max), base)));
-  max = hn::GetLane(largest);
-  sum = sum * keep + hn::GetLane(hn::SumOfLanes(d, total));
-  return keep;
-}
 
 /// Computes the scores of a panel: score(row, n_rows, lo, hi, scores) for each tile and the keys that its rows see.
 template <typename Score>
@@ -139,11 +104,7 @@ HWY_INLINE void attend_block(const AttentionQueries& queries, const AttentionKey
     score_panel(panel, [&](size_t r, size_t n, size_t lo, size_t hi, float* scores) HWY_ATTR {
       score(first_row + r, n, lo, hi, scores);
     });
-    for (size_t i = 0; i < panel.n_rows; ++i) {
-      if (panel.lo[i] == panel.hi[i]) continue;
-      keep[i] = softmax_row(queries, panel.scores + i * kScoreStride, panel.lo[i], panel.hi[i],
-                            result.max[first_row + i], result.sum[first_row + i]);
-    }
+    softmax_rows(queries, panel.scores, panel.n_rows, panel.lo, panel.hi, result.max + first_row, result.sum + first_row, keep);
     add_values<Source>(panel, keep, values, queries.value_dim, result.out + first_row * result.out_stride,
                        result.out_stride);
   }
@@ -204,11 +165,16 @@ void attend_stored(const AttentionQueries& queries, const AttentionKeys& keys, c
     std::copy_n(queries.q + i * queries.q_stride, queries.head_dim, q + i * q_stride);
     std::fill_n(q + i * q_stride + queries.head_dim, q_stride - queries.head_dim, -0.0f);
   }
+  size_t n_keys = 0;
+  for (size_t i = 0; i < queries.n_rows; ++i) n_keys = std::max<size_t>(n_keys, keys.last[i]);
+  if (n_keys == 0) return;
+  const RowsAhead keys_ahead(keys.k, n_keys, queries.head_dim * Source::kBytes, keys.k_stride_bytes, keys.next_k);
+  const RowsAhead values_ahead(keys.v, n_keys, queries.value_dim * Source::kBytes, keys.v_stride_bytes, keys.next_v);
   for_each_block(queries, keys, 0, queries.n_rows, [&](size_t block, size_t size, size_t, size_t) HWY_ATTR {
-    const ValueRows values = {keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes};
+    const ValueRows values = {keys.v + block * keys.v_stride_bytes, keys.v_stride_bytes, values_ahead};
     const auto score = [&](size_t row, size_t n, size_t lo, size_t hi, float* scores) HWY_ATTR {
       const StoredScores tile = {q + row * q_stride, q_stride, queries.head_dim, keys.k + block * keys.k_stride_bytes,
-                                 keys.k_stride_bytes, scores};
+                                 keys.k_stride_bytes, scores, keys_ahead};
       stored_scores<Source>(n, tile, lo, hi);
     };
     attend_block<Source>(queries, keys, result, 0, queries.n_rows, block, size, values, score);
@@ -251,7 +217,8 @@ void score_all(const float* q, size_t q_stride, size_t n_rows, const StoredRows&
     }
     for (size_t j = 0; j < n_keys; j += kScoreStride) {
       const size_t here = std::min(kScoreStride, n_keys - j);
-      stored_scores<Source>(n, {padded, stride, dim, keys.data + j * keys.stride_bytes, keys.stride_bytes, block}, 0, here);
+      stored_scores<Source>(n, {padded, stride, dim, keys.data + j * keys.stride_bytes, keys.stride_bytes, block, {}}, 0,
+                            here);
       for (size_t r = 0; r < n; ++r) std::copy_n(block + r * kScoreStride, here, scores + (row + r) * scores_stride + j);
     }
   }
@@ -292,15 +259,15 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace mneme::kernels {
 
-SoftmaxRowFn simd_softmax_row(Target target) {
+SoftmaxRowsFn simd_softmax_rows(Target target) {
 #if HWY_TARGETS & HWY_AVX2
-  if (target == Target::kAvx2) return N_AVX2::softmax_row;
+  if (target == Target::kAvx2) return N_AVX2::softmax_rows;
 #endif
 #if HWY_TARGETS & HWY_AVX3
-  if (target == Target::kAvx512) return N_AVX3::softmax_row;
+  if (target == Target::kAvx512) return N_AVX3::softmax_rows;
 #endif
 #if HWY_TARGETS & HWY_NEON
-  if (target == Target::kNeon) return N_NEON::softmax_row;
+  if (target == Target::kNeon) return N_NEON::softmax_rows;
 #endif
   return nullptr;
 }

@@ -68,6 +68,7 @@ struct StoredScores {
   const std::byte* keys;
   size_t stride_bytes;
   float* scores;
+  RowsAhead ahead;
 };
 
 /// One step of the chains: kLanes dimensions from c, or the rest of them with kPart, of the keys j + residue + 4 b.
@@ -102,10 +103,18 @@ HWY_INLINE void stored_chains(const StoredScores& t, size_t j, size_t residue, s
     for (Vec& sum : row) sum = hn::Zero(F32());
   }
   const size_t stride = t.stride_bytes;
-  const std::byte* key = t.keys + (j + residue) * stride;
+  const std::byte* const first = t.keys + (j + residue) * stride;
+  const std::byte* key = first;
   size_t c = 0;
   if (HWY_LIKELY(lo <= j && j + kLanes <= hi)) {
     for (; c + kLanes <= t.head_dim; c += kLanes, key += kLanes * Source::kBytes) {
+      if (t.ahead.end != nullptr && c * Source::kBytes % 64 == 0) {
+        MNEME_UNROLL
+        for (size_t i = 0; i < kResidues; ++i) {
+          MNEME_UNROLL
+          for (size_t b = 0; b < kBlocks; ++b) t.ahead.ask(first + (i + 4 * b) * stride, c * Source::kBytes);
+        }
+      }
       chain_step<Source, kRows, kResidues>(t.q + c, t.q_stride, sums, [key, stride](size_t i, size_t b) HWY_ATTR {
         return Source::load_stored(key + (i + 4 * b) * stride);
       });

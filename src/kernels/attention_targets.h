@@ -14,15 +14,18 @@ void attend_scalar(const AttentionQueries& queries, const AttentionKeys& keys, c
 /// attend() of a SIMD target, or null where this build has no code for it.
 AttendFn simd_attend(Target target);
 
-/// Turns the scores [lo, hi) of one row of at most 64, not scaled yet, into weights relative to the new maximum and brings
-/// max and sum up to date; entries of the same vectors outside [lo, hi) become 0. `scores` is 64-byte aligned. Returns the
-/// factor that the values summed so far need.
-using SoftmaxRowFn = float (*)(const AttentionQueries&, float* scores, size_t lo, size_t hi, float& max, float& sum);
+/// Turns the scores [lo[r], hi[r]) of each row of scores [n_rows, 64], not scaled yet, into weights relative to the row's new
+/// maximum and brings max[r] and sum[r] up to date; entries of the same vectors outside [lo, hi) become 0. keep[r] is the
+/// factor that the values summed so far need; an empty range leaves its row alone and keeps 1. `scores` is 64-byte aligned.
+/// A row's bits do not depend on the others.
+using SoftmaxRowsFn = void (*)(const AttentionQueries&, float* scores, size_t n_rows, const size_t* lo, const size_t* hi,
+                               float* max, float* sum, float* keep);
 
-float softmax_row_scalar(const AttentionQueries& queries, float* scores, size_t lo, size_t hi, float& max, float& sum);
+void softmax_rows_scalar(const AttentionQueries& queries, float* scores, size_t n_rows, const size_t* lo, const size_t* hi,
+                         float* max, float* sum, float* keep);
 
-/// softmax_row of a SIMD target, or null where this build has no code for it.
-SoftmaxRowFn simd_softmax_row(Target target);
+/// softmax_rows of a SIMD target, or null where this build has no code for it.
+SoftmaxRowsFn simd_softmax_rows(Target target);
 
 using ScoreRowsFn = void (*)(const float* q, size_t q_stride, size_t n_rows, const StoredRows& keys, size_t n_keys, size_t dim,
                              float* scores, size_t scores_stride);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "kernels/prefetch.h"
 #include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -94,6 +95,7 @@ HWY_NOINLINE void transpose_keys(const std::byte* keys, size_t stride_bytes, siz
 struct ValueRows {
   const std::byte* data;
   size_t stride_bytes;
+  RowsAhead ahead = {};
 };
 
 /// Converts values [lo, hi) of a block to f32 rows of whole vectors at `out` (the row of key 0 is there too).
@@ -192,6 +194,7 @@ template <typename Source, size_t kRows, size_t kVectors, bool kPart = false>
 HWY_INLINE void value_columns(const ValueTile& t, size_t begin, size_t end, const float* keep, size_t c) {
   static_assert(!kPart || kVectors == 1);
   const F32 d;
+  constexpr size_t kStep = std::max<size_t>(1, 64 / (kLanes * Source::kBytes));  // vectors of a cache line
   const size_t n_part = t.value_dim - c;
   Vec sums[kRows][kVectors];
   for (size_t r = 0; r < kRows; ++r) {
@@ -204,6 +207,10 @@ HWY_INLINE void value_columns(const ValueTile& t, size_t begin, size_t end, cons
   const std::byte* value = t.values.data + begin * t.values.stride_bytes + c * Source::kBytes;
   for (size_t j = begin; j < end; ++j, value += t.values.stride_bytes) {
     Vec x[kVectors];
+    if (t.values.ahead.end != nullptr) {
+      const std::byte* const row = value - c * Source::kBytes;
+      for (size_t v = 0; v < kVectors; v += kStep) t.values.ahead.ask(row, (c + v * kLanes) * Source::kBytes);
+    }
     for (size_t v = 0; v < kVectors; ++v) {
       x[v] = kPart ? load_part<Source>(value, n_part) : Source::load(value + v * kLanes * Source::kBytes);
     }

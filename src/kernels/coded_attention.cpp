@@ -1,8 +1,10 @@
 #include "kernels/coded_attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "kernels/attention_targets.h"
 #include "kernels/vector_ops.h"
@@ -86,26 +88,100 @@ void add_block_values(const BlockValues& values, const BlockExceptions& exceptio
 void attend_block(const AttentionQueries& queries, const BlockKeys& keys, const BlockValues& values, const uint32_t* first,
                   const uint32_t* last, const AttentionTriple& result, const BlockExceptions& key_exceptions,
                   const BlockExceptions& value_exceptions) {
-  const SoftmaxRowFn simd = simd_softmax_row(active_target());
-  const SoftmaxRowFn softmax_row = simd != nullptr ? simd : softmax_row_scalar;
+  const SoftmaxRowsFn simd = simd_softmax_rows(active_target());
+  const SoftmaxRowsFn softmax_rows = simd != nullptr ? simd : softmax_rows_scalar;
   alignas(64) float scores[kPanelRows][kBlockTokens];
+  size_t lo[kPanelRows], hi[kPanelRows];
+  float keep[kPanelRows];
   for (size_t row = 0; row < queries.n_rows; row += kPanelRows) {
     const size_t n = std::min(kPanelRows, queries.n_rows - row);
     score_block(queries, row, n, keys, scores);
     score_exceptions(queries, row, n, key_exceptions, scores);
     for (size_t r = 0; r < n; ++r) {
-      const size_t lo = first[row + r], hi = std::min<size_t>(last[row + r], kBlockTokens);
-      if (lo >= hi) {
-        std::fill_n(scores[r], kBlockTokens, 0.0f);
-        continue;
-      }
+      hi[r] = std::min<size_t>(last[row + r], kBlockTokens);
+      lo[r] = std::min<size_t>(first[row + r], hi[r]);
+    }
+    softmax_rows(queries, scores[0], n, lo, hi, result.max + row, result.sum + row, keep);
+    for (size_t r = 0; r < n; ++r) {
+      if (lo[r] > 0) std::fill(scores[r], scores[r] + lo[r], 0.0f);
+      if (hi[r] < kBlockTokens) std::fill(scores[r] + hi[r], scores[r] + kBlockTokens, 0.0f);
       float* const out = result.out + (row + r) * result.out_stride;
-      const float keep = softmax_row(queries, scores[r], lo, hi, result.max[row + r], result.sum[row + r]);
-      std::fill(scores[r], scores[r] + lo, 0.0f);
-      std::fill(scores[r] + hi, scores[r] + kBlockTokens, 0.0f);
-      if (keep != 1) vector_ops().scale(out, keep, queries.value_dim, out);
+      if (keep[r] != 1) vector_ops().scale(out, keep[r], queries.value_dim, out);
     }
     add_block_values(values, value_exceptions, scores, n, queries.value_dim, result.out + row * result.out_stride, result.out_stride);
+  }
+}
+
+namespace {
+
+constexpr size_t kBlocksAtOnce = 4;
+
+bool are_plain(std::span<const BlockKeys> keys, std::span<const BlockValues> values) {
+  for (size_t b = 0; b < keys.size(); ++b) {
+    if (keys[b].matrix == nullptr || keys[b].matrix != keys[0].matrix || keys[b].channels != nullptr) return false;
+    if (values[b].matrix == nullptr || values[b].matrix != values[0].matrix) return false;
+    if (keys[b].norms != nullptr || values[b].norms != nullptr) return false;
+  }
+  return true;
+}
+
+/// Up to kBlocksAtOnce plain blocks: scores of all, softmax of one after the other, values of all.
+void attend_plain(const AttentionQueries& queries, std::span<const BlockKeys> keys, std::span<const BlockValues> values,
+                  const AttentionTriple& result) {
+  const SoftmaxRowsFn simd = simd_softmax_rows(active_target());
+  const SoftmaxRowsFn softmax_rows = simd != nullptr ? simd : softmax_rows_scalar;
+  static constexpr std::array<size_t, kPanelRows> kNone{};
+  static constexpr auto kAll = [] {
+    std::array<size_t, kPanelRows> all{};
+    all.fill(kBlockTokens);
+    return all;
+  }();
+  alignas(64) float scores[kBlocksAtOnce][kPanelRows * kBlockTokens];
+  float keep[kBlocksAtOnce][kPanelRows];
+  CodedMatrix::Product products[kBlocksAtOnce];
+  const size_t n_blocks = keys.size();
+  for (size_t row = 0; row < queries.n_rows; row += kPanelRows) {
+    const size_t n = std::min(kPanelRows, queries.n_rows - row);
+    float* const out = result.out + row * result.out_stride;
+    for (size_t b = 0; b < n_blocks; ++b) {
+      std::fill_n(scores[b], n * kBlockTokens, 0.0f);
+      products[b] = {keys[b].data, queries.q + row * queries.q_stride, scores[b], row == 0 ? keys[b].ahead : nullptr};
+    }
+    keys[0].matrix->multiply({products, n_blocks}, queries.q_stride, n, kBlockTokens);
+    for (size_t b = 0; b < n_blocks; ++b) {
+      softmax_rows(queries, scores[b], n, kNone.data(), kAll.data(), result.max + row, result.sum + row, keep[b]);
+      products[b] = {values[b].data, scores[b], out, row == 0 ? values[b].ahead : nullptr};
+    }
+    // Weights and sums so far follow the maxima that came after them.
+    for (size_t r = 0; r < n; ++r) {
+      float later = 1;
+      for (size_t b = n_blocks; b-- > 0;) {
+        float* const weights = scores[b] + r * kBlockTokens;
+        if (later != 1) vector_ops().scale(weights, later, kBlockTokens, weights);
+        later *= keep[b][r];
+      }
+      if (later != 1) vector_ops().scale(out + r * result.out_stride, later, queries.value_dim, out + r * result.out_stride);
+    }
+    values[0].matrix->multiply({products, n_blocks}, kBlockTokens, n, result.out_stride);
+  }
+}
+
+}  // namespace
+
+void attend_blocks(const AttentionQueries& queries, std::span<const BlockKeys> keys, std::span<const BlockValues> values,
+                   const AttentionTriple& result) {
+  std::vector<uint32_t> range;
+  for (size_t first = 0, n; first < keys.size(); first += n) {
+    n = std::min(kBlocksAtOnce, keys.size() - first);
+    if (are_plain(keys.subspan(first, n), values.subspan(first, n))) {
+      attend_plain(queries, keys.subspan(first, n), values.subspan(first, n), result);
+      continue;
+    }
+    range.assign(2 * queries.n_rows, 0);
+    std::fill_n(range.begin() + static_cast<long>(queries.n_rows), queries.n_rows, static_cast<uint32_t>(kBlockTokens));
+    for (size_t b = first; b < first + n; ++b) {
+      attend_block(queries, keys[b], values[b], range.data(), range.data() + queries.n_rows, result);
+    }
   }
 }
 

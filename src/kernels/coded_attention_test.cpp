@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "base/philox.h"
@@ -25,10 +27,10 @@ struct Block {
   std::vector<float> k, v;  // decoded, [64, dim]
   std::vector<uint8_t> channels;
 
-  Block(size_t kd, size_t vd, bool as_codes, std::vector<uint8_t> kept = {})
+  Block(size_t kd, size_t vd, bool as_codes, std::vector<uint8_t> kept = {}, uint64_t seed = 21, float key_scale = 1)
       : key_dim(kd), value_dim(vd), coded(as_codes), k(64 * kd), v(64 * vd), channels(std::move(kept)) {
-    PhiloxStream random(21);
-    for (float& x : k) x = random.next_normal();
+    PhiloxStream random(seed);
+    for (float& x : k) x = key_scale * random.next_normal();
     for (float& x : v) x = random.next_normal();
     if (coded) {
       key_matrix = CodedMatrix({4, CodedFormat::Groups::kAlongLanes, CodedFormat::Scales::kFloat16, 32}, 64, kd);
@@ -119,18 +121,86 @@ TEST(CodedAttention, RowsDoNotDependOnTheirNeighbours) {
   PhiloxStream random(8);
   std::vector<float> q(n_rows * 64);
   for (float& x : q) x = random.next_normal();
-  const std::vector<uint32_t> first(n_rows, 3), last(n_rows, 64);
-  Result together(n_rows, 64);
-  attend_block({q.data(), n_rows, 64, 64, 64, 0.125f, 0}, block.block_keys(), block.block_values(), first.data(),
-               last.data(), together.triple(64));
-  for (const size_t row : {0, 15, 16, 36}) {
-    Result alone(1, 64);
-    attend_block({q.data() + row * 64, 1, 64, 64, 64, 0.125f, 0}, block.block_keys(), block.block_values(), first.data(),
-                 last.data(), alone.triple(64));
-    EXPECT_EQ(alone.max[0], together.max[row]);
-    EXPECT_EQ(alone.sum[0], together.sum[row]);
-    EXPECT_TRUE(std::equal(alone.out.begin(), alone.out.end(), together.out.begin() + static_cast<long>(row * 64)));
+  for (const uint32_t begin : {0u, 3u}) {  // rows that see all tokens take a way of their own
+    const std::vector<uint32_t> first(n_rows, begin), last(n_rows, 64);
+    Result together(n_rows, 64);
+    attend_block({q.data(), n_rows, 64, 64, 64, 0.125f, 0}, block.block_keys(), block.block_values(), first.data(),
+                 last.data(), together.triple(64));
+    for (const size_t row : {0, 15, 16, 36}) {
+      Result alone(1, 64);
+      attend_block({q.data() + row * 64, 1, 64, 64, 64, 0.125f, 0}, block.block_keys(), block.block_values(), first.data(),
+                   last.data(), alone.triple(64));
+      EXPECT_EQ(alone.max[0], together.max[row]);
+      EXPECT_EQ(alone.sum[0], together.sum[row]);
+      EXPECT_TRUE(std::equal(alone.out.begin(), alone.out.end(), together.out.begin() + static_cast<long>(row * 64)));
+    }
   }
+}
+
+/// Blocks whose scores grow and shrink, so that the running maximum changes inside of a batch; blocks 4 to 7 are f16 when
+/// `mixed`.
+struct Blocks {
+  std::vector<Block> blocks;
+  std::vector<BlockKeys> keys;
+  std::vector<BlockValues> values;
+
+  Blocks(size_t n_blocks, size_t key_dim, size_t value_dim, bool mixed) {
+    blocks.reserve(n_blocks);
+    for (size_t b = 0; b < n_blocks; ++b) {
+      blocks.emplace_back(key_dim, value_dim, !mixed || b / 4 != 1, std::vector<uint8_t>{}, 40 + b,
+                          b % 3 == 1 ? 3.0f : b % 3 == 2 ? 0.5f : 1.0f);
+    }
+    // One codec for all, as in a store.
+    for (const Block& block : blocks) {
+      keys.push_back(block.block_keys());
+      values.push_back(block.block_values());
+      if (block.coded) {
+        keys.back().matrix = &blocks[0].key_matrix;
+        values.back().matrix = &blocks[0].value_matrix;
+      }
+    }
+  }
+};
+
+TEST(CodedAttention, ManyBlocksEqualOneAfterTheOther) {
+  const Target before = active_target();
+  for (const Target target : available_targets()) {
+    set_active_target(target);
+    for (const auto& [n_blocks, n_rows, key_dim, value_dim] :
+         {std::array<size_t, 4>{1, 4, 64, 64}, {4, 4, 64, 64}, {6, 1, 64, 64}, {9, 19, 48, 40}, {7, 3, 80, 128}}) {
+      for (const bool mixed : {false, true}) {
+        SCOPED_TRACE(std::to_string(n_blocks) + " blocks, " + std::to_string(n_rows) + " rows, mixed " + std::to_string(mixed));
+        const Blocks run(n_blocks, key_dim, value_dim, mixed);
+        PhiloxStream random(6);
+        std::vector<float> q(n_rows * key_dim);
+        for (float& x : q) x = random.next_normal();
+        q[key_dim / 2] = 40;  // an outlier in the first row
+        const AttentionQueries queries{q.data(), n_rows, key_dim, key_dim, value_dim, 0.15f, n_blocks == 9 ? 20.0f : 0.0f};
+        Result want(n_rows, value_dim), got(n_rows, value_dim);
+        const std::vector<uint32_t> first(n_rows, 0), last(n_rows, 64);
+        for (size_t b = 0; b < n_blocks; ++b) {
+          attend_block(queries, run.keys[b], run.values[b], first.data(), last.data(), want.triple(value_dim));
+        }
+        attend_blocks(queries, run.keys, run.values, got.triple(value_dim));
+        for (size_t r = 0; r < n_rows; ++r) {
+          ASSERT_EQ(got.max[r], want.max[r]);
+          ASSERT_NEAR(got.sum[r], want.sum[r], 1e-5f * want.sum[r]);
+          for (size_t d = 0; d < value_dim; ++d) {
+            ASSERT_NEAR(got.out[r * value_dim + d], want.out[r * value_dim + d], 1e-4f * want.sum[r]) << r << ' ' << d;
+          }
+        }
+        Result alone(1, value_dim);
+        AttentionQueries one = queries;
+        one.q += (n_rows - 1) * key_dim;
+        one.n_rows = 1;
+        attend_blocks(one, run.keys, run.values, alone.triple(value_dim));
+        EXPECT_EQ(alone.max[0], got.max[n_rows - 1]);
+        EXPECT_EQ(alone.sum[0], got.sum[n_rows - 1]);
+        EXPECT_TRUE(std::equal(alone.out.begin(), alone.out.end(), got.out.end() - static_cast<long>(value_dim)));
+      }
+    }
+  }
+  set_active_target(before);
 }
 
 }  // namespace

@@ -18,13 +18,12 @@ namespace mneme::kernels {
 namespace {
 
 using coded::kMaxDim;
+using coded::kMaxScales;
+using coded::kMaxSmallerDim;
 using coded::kMiddleOf8Bits;
 using coded::kTileLanes;
 using coded::kVectorBytes;
 
-constexpr size_t kMaxSmallerDim = 64;
-/// Most scales of a matrix: 18 groups of 64, or 2 of 576.
-constexpr size_t kScaleScratch = kMaxDim / 32 * kMaxSmallerDim;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr uint8_t kNanExponent = 255;
 
@@ -39,9 +38,10 @@ float value_of(CodedMatrix::Grid grid, uint32_t code, unsigned bits) {
   return grid.scale * static_cast<float>(static_cast<int>(code) - (bits == 8 ? kMiddleOf8Bits : 0)) + grid.zero;
 }
 
-/// 2^(e - 127) for a stored exponent e in 1 .. 254; 0 for 0.
+/// 2^(e - 127) for a stored exponent e in 1 .. 254; 0 for 0. Without a branch, for loops of vectors.
 float power_of(uint8_t exponent) {
-  return exponent == kNanExponent ? kNan : std::bit_cast<float>(static_cast<uint32_t>(exponent) << 23);
+  const uint32_t quiet = exponent == kNanExponent ? 1u << 22 : 0;
+  return std::bit_cast<float>(static_cast<uint32_t>(exponent) << 23 | quiet);
 }
 
 /// Codes 0 .. 2 L stand for -L .. L.
@@ -216,31 +216,44 @@ void CodedMatrix::decode(const std::byte* coded, const Part& part, Values values
   }
 }
 
-void CodedMatrix::multiply(const std::byte* coded, const float* x, size_t x_stride, size_t n_rows, float* y,
-                           size_t y_stride) const {
-  alignas(64) float scales[kScaleScratch], zeros[kScaleScratch];
+/// Each group's scales and then its zeros, both in whole vectors.
+void CodedMatrix::load_grids(const std::byte* coded, float* grids) const {
   const size_t width = group_width(), stride = round_up<size_t>(width, kTileLanes);
-  assert(n_groups() * stride <= kScaleScratch);
+  assert(n_groups() * stride <= kMaxScales);
+  const std::byte* const at = coded + code_bytes_;
   const VectorOps& ops = vector_ops();
-  for (size_t g = 0; g < n_groups(); ++g) {
-    float* const scale = scales + g * stride;
-    float* const zero = zeros + g * stride;
-    const std::byte* const at = coded + scale_offset(g, 0);
-    if (format_.scales == CodedFormat::Scales::kFloat16) {
-      ops.f16_to_f32(at, width, scale);
-      ops.f16_to_f32(at + 2 * width, width, zero);
-    } else {
-      for (size_t i = 0; i < width; ++i) {
-        scale[i] = power_of(std::to_integer<uint8_t>(at[i]));
-        zero[i] = exponent_zero(format_.bits, scale[i]);
-      }
+  if (format_.scales == CodedFormat::Scales::kExponent) {
+    for (size_t g = 0; g < n_groups(); ++g) {
+      float* const scale = grids + 2 * g * stride;
+      for (size_t i = 0; i < width; ++i) scale[i] = power_of(std::to_integer<uint8_t>(at[g * width + i]));
+      for (size_t i = 0; i < width; ++i) scale[stride + i] = exponent_zero(format_.bits, scale[i]);
     }
-    std::fill(scale + width, scale + stride, 0.0f);
-    std::fill(zero + width, zero + stride, 0.0f);
+  } else if (stride == width) {
+    ops.f16_to_f32(at, 2 * n_groups() * width, grids);
+  } else {
+    for (size_t part = 0; part < 2 * n_groups(); ++part) ops.f16_to_f32(at + 2 * part * width, width, grids + part * stride);
   }
-  multiply_of_target()({format_.bits, format_.groups == CodedFormat::Groups::kAlongLanes, n_lanes_, depth_, format_.group,
-                        n_chunks_, reinterpret_cast<const uint8_t*>(coded), scales, zeros, stride, x, x_stride, n_rows, y,
-                        y_stride});
+  for (size_t part = 0; width < stride && part < 2 * n_groups(); ++part) {
+    std::fill_n(grids + part * stride + width, stride - width, 0.0f);
+  }
+}
+
+void CodedMatrix::multiply(std::span<const Product> products, size_t x_stride, size_t n_rows, size_t y_stride) const {
+  constexpr size_t kAtOnce = 4;
+  alignas(64) float grids[kAtOnce][2 * kMaxScales];
+  coded::Operand operands[kAtOnce];
+  const size_t stride = round_up<size_t>(group_width(), kTileLanes);
+  for (size_t first = 0, n; first < products.size(); first += n) {
+    n = std::min(kAtOnce, products.size() - first);
+    for (size_t i = 0; i < n; ++i) {
+      const Product& product = products[first + i];
+      load_grids(product.coded, grids[i]);
+      operands[i] = {reinterpret_cast<const uint8_t*>(product.coded), grids[i], grids[i] + stride, product.x, product.y,
+                     reinterpret_cast<const uint8_t*>(product.ahead)};
+    }
+    multiply_of_target()({format_.bits, format_.groups == CodedFormat::Groups::kAlongLanes, n_lanes_, depth_,
+                          format_.group, n_chunks_, 2 * stride, operands, n, bytes(), x_stride, n_rows, y_stride});
+  }
 }
 
 }  // namespace mneme::kernels

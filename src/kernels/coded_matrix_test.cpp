@@ -194,6 +194,52 @@ TEST(CodedMatrix, ProductsMatchTheDecodedMatrix) {
   set_active_target(before);
 }
 
+TEST(CodedMatrix, ManyProductsEqualThoseAlone) {
+  const Target before = active_target();
+  for (const auto& [n_lanes, depth] : {std::pair<size_t, size_t>{64, 64}, {64, 80}, {128, 64}, {576, 64}, {7, 20}}) {
+    for (const CodedFormat& format : all_formats()) {
+      SCOPED_TRACE(name_of(format) + ", " + std::to_string(n_lanes) + " x " + std::to_string(depth));
+      std::vector<Sample> samples;
+      for (uint64_t seed = 0; seed < 6; ++seed) samples.emplace_back(format, n_lanes, depth, seed);
+      const size_t n_rows = 7;
+      const std::vector<float> x = normals(2 * n_rows * depth, 4);
+      for (const Target target : available_targets()) {
+        set_active_target(target);
+        // Two share x, as keys do; the last three share y, as values do.
+        std::vector<float> want(6 * n_rows * n_lanes, 0.25f), got = want;
+        std::vector<CodedMatrix::Product> products;
+        for (size_t i = 0; i < samples.size(); ++i) {
+          const float* const row = x.data() + (i < 2 ? 0 : i % 2 * n_rows * depth);
+          const size_t to = std::min<size_t>(i, 3) * n_rows * n_lanes;
+          samples[i].matrix.multiply(samples[i].coded.data(), row, depth, n_rows, want.data() + to, n_lanes);
+          products.push_back({samples[i].coded.data(), row, got.data() + to});
+        }
+        samples[0].matrix.multiply(products, depth, n_rows, n_lanes);
+        ASSERT_EQ(got, want);
+      }
+    }
+  }
+  set_active_target(before);
+}
+
+TEST(CodedMatrix, ZeroAndTinyRowsAddWhatTheyShould) {
+  const Target before = active_target();
+  for (const CodedFormat& format : all_formats()) {
+    SCOPED_TRACE(name_of(format));
+    const Sample s(format, 64, 64);
+    std::vector<float> x(2 * 64, 0.0f);
+    x[64 + 9] = 1e-38f;
+    x[64 + 50] = -3e-39f;
+    for (const Target target : available_targets()) {
+      set_active_target(target);
+      std::vector<float> y(2 * 64, 1.5f);
+      s.matrix.multiply(s.coded.data(), x.data(), 64, 2, y.data(), 64);
+      EXPECT_EQ(y, std::vector<float>(2 * 64, 1.5f));
+    }
+  }
+  set_active_target(before);
+}
+
 TEST(CodedMatrix, NotANumberInARowStaysInThatRow) {
   const Sample s({2, Groups::kAlongLanes, Scales::kFloat16, 32}, 64, 64);
   std::vector<float> x = normals(3 * 64, 5), y(3 * 64, 0.0f);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/coded/job.h"
+#include "kernels/prefetch.h"
 #include "kernels/products/target.h"
 
 #define MNEME_TARGET avx2

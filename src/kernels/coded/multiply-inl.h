@@ -2,10 +2,11 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 
+#include "kernels/coded/chunks-inl.h"
+#include "kernels/coded/digits-inl.h"
 #include "kernels/coded/job.h"
+#include "kernels/prefetch.h"
 #include "kernels/products/target.h"
 
 namespace mneme::kernels::products::MNEME_TARGET {
@@ -13,118 +14,49 @@ namespace mneme::kernels::products::MNEME_TARGET {
 using coded::Job;
 using coded::kTileLanes;
 
-template <size_t kBits>
-struct Chunk;
-
-template <>
-struct Chunk<2> {
-  static constexpr size_t kQuads = 4;
-  static MNEME_INLINE void unpack(const uint8_t* p, Isa::Bytes (&quads)[kQuads]) {
-    const Isa::Bytes v = Isa::load_bytes(p);
-    quads[0] = Isa::mask(v, 3);
-    quads[1] = Isa::mask(Isa::shift_right<2>(v), 3);
-    quads[2] = Isa::mask(Isa::shift_right<4>(v), 3);
-    quads[3] = Isa::mask(Isa::shift_right<6>(v), 3);
-  }
-};
-
-template <>
-struct Chunk<3> {
-  static constexpr size_t kQuads = 8;
-  static MNEME_INLINE void unpack(const uint8_t* p, Isa::Bytes (&quads)[kQuads]) {
-    const Isa::Bytes a = Isa::load_bytes(p), b = Isa::load_bytes(p + coded::kVectorBytes);
-    const Isa::Bytes high = Isa::load_bytes(p + 2 * coded::kVectorBytes);
-    quads[0] = Isa::merge(Isa::mask(a, 3), Isa::mask(Isa::shift_left<2>(high), 4));
-    quads[1] = Isa::merge(Isa::mask(Isa::shift_right<2>(a), 3), Isa::mask(Isa::shift_left<1>(high), 4));
-    quads[2] = Isa::merge(Isa::mask(Isa::shift_right<4>(a), 3), Isa::mask(high, 4));
-    quads[3] = Isa::merge(Isa::mask(Isa::shift_right<6>(a), 3), Isa::mask(Isa::shift_right<1>(high), 4));
-    quads[4] = Isa::merge(Isa::mask(b, 3), Isa::mask(Isa::shift_right<2>(high), 4));
-    quads[5] = Isa::merge(Isa::mask(Isa::shift_right<2>(b), 3), Isa::mask(Isa::shift_right<3>(high), 4));
-    quads[6] = Isa::merge(Isa::mask(Isa::shift_right<4>(b), 3), Isa::mask(Isa::shift_right<4>(high), 4));
-    quads[7] = Isa::merge(Isa::mask(Isa::shift_right<6>(b), 3), Isa::mask(Isa::shift_right<5>(high), 4));
-  }
-};
-
-template <>
-struct Chunk<4> {
-  static constexpr size_t kQuads = 2;
-  static MNEME_INLINE void unpack(const uint8_t* p, Isa::Bytes (&quads)[kQuads]) {
-    const Isa::Bytes v = Isa::load_bytes(p);
-    quads[0] = Isa::mask(v, 15);
-    quads[1] = Isa::mask(Isa::shift_right<4>(v), 15);
-  }
-};
-
-template <>
-struct Chunk<8> {
-  static constexpr size_t kQuads = 1;
-  static MNEME_INLINE void unpack(const uint8_t* p, Isa::Bytes (&quads)[kQuads]) { quads[0] = Isa::load_bytes(p); }
-};
-
-/// Depth of the scratch: the largest one rounded up to a chunk of 32.
-constexpr size_t kPaddedDepth = (coded::kMaxDim + 31) / 32 * 32;
-constexpr size_t kMaxGroups = coded::kMaxDim / 32;
-
-/// Rows of x as integers v = 128 high + low, high in [-127, 127] and low in [0, 127], with a scale for each group.
-template <size_t kRows>
-struct IntegerRows {
-  alignas(64) int8_t high[kRows][kPaddedDepth];
-  alignas(64) int8_t low[kRows][kPaddedDepth];
-  float scale[kMaxGroups][kRows];
-  float offset[kMaxGroups][kRows];      ///< Sum of x * zero, or of x, over the group.
-  int32_t start_high[kMaxGroups][kRows], start_low[kMaxGroups][kRows];  ///< Where the sums of products start.
-};
-
-/// Fills row r, depths [begin, end) of `out` as group g from v, whose entries up to the next multiple of 16 are zero; begin is
-/// a multiple of 16.
+/// Adds the products of a quad of each lane's codes with the digits of the rows at `offset`.
 template <size_t kBits, size_t kRows>
-MNEME_INLINE void to_integers(const float* v, size_t begin, size_t end, size_t g, size_t r, IntegerRows<kRows>& out) {
-  constexpr float kLargest = 127 * 128;
-  Isa::Ints bits = Isa::set_ints(0);
-  for (size_t i = begin; i < end; i += 16) bits = Isa::larger_bits(bits, Isa::load_floats(v + i));
-  const uint32_t max_bits = Isa::largest_bits(bits);
-  const float max = std::bit_cast<float>(max_bits);
-  // Tiny groups keep a scale that has an inverse; NaN and infinity make the scale NaN or infinite.
-  const float scale = max_bits == 0 ? 0.0f : std::max(max / kLargest, 1e-36f);
-  const float inverse = max_bits == 0 ? 0.0f : 1 / scale;
-  for (size_t i = begin; i < end; i += 16) Isa::split(Isa::load_floats(v + i), inverse, &out.high[r][i], &out.low[r][i]);
-  out.scale[g][r] = max_bits > 0x7f800000u ? max : scale;
-  out.start_high[g][r] = out.start_low[g][r] = 0;
-  if constexpr (kBits == 8 && !Isa::kSignedWide) {
-    uint32_t sum_high = 0, sum_low = 0;
-    for (size_t i = begin; i < end; ++i) {
-      sum_high += static_cast<uint32_t>(out.high[r][i]);
-      sum_low += static_cast<uint32_t>(out.low[r][i]);
-    }
-    constexpr uint32_t kMiddle = coded::kMiddleOf8Bits;
-    out.start_high[g][r] = static_cast<int32_t>(0u - kMiddle * sum_high);
-    out.start_low[g][r] = static_cast<int32_t>(0u - kMiddle * sum_low);
+MNEME_INLINE void add_quad(Isa::Bytes codes, const IntegerRows<kRows>& x, size_t offset, Isa::Ints (&high)[kRows],
+                           Isa::Ints (&low)[kRows]) {
+  MNEME_UNROLL
+  for (size_t r = 0; r < kRows; ++r) {
+    high[r] = Isa::dot_once<kBits == 8>(high[r], codes, &x.high[r][offset]);
+    low[r] = Isa::dot_once<kBits == 8>(low[r], codes, &x.low[r][offset]);
   }
 }
 
-/// Sums of code * v over the chunks [first, last) of one tile of lanes.
+/// Sums of code * v over the chunks [first, last) of one tile of lanes; `first` begins a half block.
 template <size_t kBits, size_t kRows>
 MNEME_INLINE void multiply_tile(const uint8_t* codes, size_t first, size_t last, const IntegerRows<kRows>& x, size_t g,
                                 Isa::Floats (&sums)[kRows]) {
   using Codes = Chunk<kBits>;
   constexpr size_t kBytes = coded::chunk_shape(kBits).vectors * coded::kVectorBytes;
+  constexpr size_t kChunks = kHalfBlock / coded::chunk_shape(kBits).depth;
   Isa::Ints high[kRows], low[kRows];
   MNEME_UNROLL
   for (size_t r = 0; r < kRows; ++r) {
     high[r] = Isa::set_ints(x.start_high[g][r]);
     low[r] = Isa::set_ints(x.start_low[g][r]);
   }
-  for (size_t chunk = first; chunk < last; ++chunk) {
+  size_t chunk = first;
+  for (; chunk + kChunks <= last; chunk += kChunks) {
+    const size_t at = half_offset(chunk / kChunks);
+    MNEME_UNROLL
+    for (size_t i = 0; i < kChunks; ++i) {
+      Isa::Bytes quads[Codes::kQuads];
+      Codes::unpack(codes + (chunk + i) * kBytes, quads);
+      MNEME_UNROLL
+      for (size_t q = 0; q < Codes::kQuads; ++q) {
+        add_quad<kBits>(quads[q], x, at + quad_offset(i * Codes::kQuads + q), high, low);
+      }
+    }
+  }
+  for (; chunk < last; ++chunk) {
+    const size_t at = half_offset(chunk / kChunks);
     Isa::Bytes quads[Codes::kQuads];
     Codes::unpack(codes + chunk * kBytes, quads);
-    MNEME_UNROLL
     for (size_t q = 0; q < Codes::kQuads; ++q) {
-      const size_t at = 4 * (chunk * Codes::kQuads + q);
-      MNEME_UNROLL
-      for (size_t r = 0; r < kRows; ++r) {
-        high[r] = Isa::dot<kBits == 8>(high[r], quads[q], &x.high[r][at]);
-        low[r] = Isa::dot<kBits == 8>(low[r], quads[q], &x.low[r][at]);
-      }
+      add_quad<kBits>(quads[q], x, at + quad_offset(chunk % kChunks * Codes::kQuads + q), high, low);
     }
   }
   MNEME_UNROLL
@@ -144,74 +76,198 @@ MNEME_INLINE void add_to(float* y, size_t n, Isa::Floats v) {
   for (size_t i = 0; i < n; ++i) y[i] += lanes[i];
 }
 
-/// kRows rows of x, from x on.
-template <size_t kBits, size_t kRows>
-void multiply_rows(const Job& job, const float* x, float* y) {
-  constexpr size_t kChunkDepth = coded::chunk_shape(kBits).depth;
-  const size_t tile_bytes = job.n_chunks * coded::chunk_shape(kBits).vectors * coded::kVectorBytes;
-  const size_t padded = job.n_chunks * kChunkDepth, vectors = (job.depth + 15) / 16;
-  alignas(64) float row[kRows][kPaddedDepth];
-  alignas(64) float scaled[kPaddedDepth];
-  IntegerRows<kRows> integers;
+/// Asks for an operand's memory ahead piece by piece, one for each tile of lanes of the first rows: a burst would stall the
+/// loads behind it.
+class Ahead {
+ public:
+  Ahead(const Job& job, const coded::Operand& operand, size_t row)
+      : at_(reinterpret_cast<const std::byte*>(operand.ahead)),
+        piece_((job.ahead_bytes * kTileLanes / job.n_lanes + 63) / 64 * 64),
+        rest_(at_ == nullptr || row > 0 ? 0 : job.ahead_bytes) {}
+
+  MNEME_INLINE void ask() {
+    const size_t bytes = std::min(piece_, rest_);
+    prefetch_bytes(at_, bytes);
+    at_ += bytes;
+    rest_ -= bytes;
+  }
+
+ private:
+  const std::byte* at_;
+  size_t piece_, rest_;
+};
+
+template <size_t kBits>
+constexpr size_t tile_bytes(const Job& job) {
+  return job.n_chunks * coded::chunk_shape(kBits).vectors * coded::kVectorBytes;
+}
+
+template <size_t kRows>
+MNEME_INLINE void start_sums(Isa::Floats (&offsets)[kRows], Isa::Ints (&largest)[kRows]) {
+  MNEME_UNROLL
   for (size_t r = 0; r < kRows; ++r) {
-    std::copy_n(x + r * job.x_stride, job.depth, row[r]);
-    std::fill(row[r] + job.depth, row[r] + 16 * vectors, 0.0f);
-    // Behind the last whole vector; a chunk may reach further than that.
-    if (padded > 16 * vectors) {
-      std::memset(integers.high[r] + 16 * vectors, 0, padded - 16 * vectors);
-      std::memset(integers.low[r] + 16 * vectors, 0, padded - 16 * vectors);
+    offsets[r] = Isa::zero_floats();
+    largest[r] = Isa::set_ints(0);
+  }
+}
+
+/// Largest magnitudes and offsets of one group along the lanes, which becomes group `slot` of `integers`.
+template <size_t kRows>
+MNEME_INLINE void scale_group(const float* const (&x)[kRows], const float* scales, const float* zeros, size_t vectors,
+                              size_t slot, IntegerRows<kRows>& integers) {
+  Isa::Floats offsets[kRows];
+  Isa::Ints largest[kRows];
+  start_sums(offsets, largest);
+  for (size_t i = 0; i < 16 * vectors; i += 16) {
+    const Isa::Floats scale = Isa::load_floats(scales + i), zero = Isa::load_floats(zeros + i);
+    MNEME_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      const Isa::Floats v = Isa::load_floats(x[r] + i);
+      largest[r] = Isa::larger_bits(largest[r], Isa::multiply(v, scale));
+      offsets[r] = Isa::multiply_add(v, zero, offsets[r]);
     }
   }
-  Isa::Floats sums[kRows];
-  if (job.along_lanes) {
-    for (size_t g = 0; g * job.group < job.n_lanes; ++g) {
-      const float* const scales = job.scales + g * job.group_stride;
-      const float* const zeros = job.zeros + g * job.group_stride;
-      for (size_t r = 0; r < kRows; ++r) {
-        Isa::Floats offset = Isa::zero_floats();
-        for (size_t i = 0; i < 16 * vectors; i += 16) {
-          const Isa::Floats v = Isa::load_floats(row[r] + i);
-          Isa::store_floats(scaled + i, Isa::multiply_add(v, Isa::load_floats(scales + i), Isa::zero_floats()));
-          offset = Isa::multiply_add(v, Isa::load_floats(zeros + i), offset);
-        }
-        integers.offset[0][r] = Isa::sum(offset);
-        to_integers<kBits>(scaled, 0, job.depth, 0, r, integers);
-      }
-      const size_t end = std::min(job.n_lanes, (g + 1) * job.group);
-      for (size_t lane = g * job.group; lane < end; lane += kTileLanes) {
-        multiply_tile<kBits>(job.codes + lane / kTileLanes * tile_bytes, 0, job.n_chunks, integers, 0, sums);
+  Isa::sum_rows(offsets, integers.offset[slot]);
+  integers.set_scales(slot, largest);
+}
+
+/// Digits of x times the scales of one group along the lanes.
+template <size_t kRows>
+MNEME_INLINE void set_scaled_digits(const float* const (&x)[kRows], const float* scales, size_t vectors, size_t padded,
+                                    size_t slot, IntegerRows<kRows>& integers) {
+  for (size_t i = 0; i < padded; i += kDigitBlock) {
+    Isa::Floats scale[4];
+    MNEME_UNROLL
+    for (size_t k = 0; k < 4; ++k) {
+      scale[k] = i + 16 * k < 16 * vectors ? Isa::load_floats(scales + i + 16 * k) : Isa::zero_floats();
+    }
+    MNEME_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      Isa::Floats v[4];
+      MNEME_UNROLL
+      for (size_t k = 0; k < 4; ++k) v[k] = Isa::multiply(Isa::load_floats(x[r] + i + 16 * k), scale[k]);
+      integers.set_digits(r, i, v, integers.inverse[slot][r], integers.inverse[slot][r]);
+    }
+  }
+}
+
+/// Rows of x of an operand from `first` on, in whole blocks with zeros behind the depth; `copies` are for those that are not.
+template <size_t kRows>
+MNEME_INLINE void point_to_rows(const Job& job, const float* x, float (&copies)[kRows][kPaddedDepth],
+                                const float* (&rows)[kRows]) {
+  for (size_t r = 0; r < kRows; ++r) {
+    rows[r] = x + r * job.x_stride;
+    if (job.depth % kDigitBlock == 0) continue;
+    std::copy_n(rows[r], job.depth, copies[r]);
+    std::fill(copies[r] + job.depth, copies[r] + (job.depth / kDigitBlock + 1) * kDigitBlock, 0.0f);
+    rows[r] = copies[r];
+  }
+}
+
+/// Groups along the lanes: x times a group's scales becomes integers. The scales of all operands' groups are made first, so
+/// that one's reductions pass while others are at work. Rows [row, row + kRows) of n operands, 1 where rows are copied.
+template <size_t kBits, size_t kRows>
+void multiply_scaled(const Job& job, const coded::Operand* operands, size_t n, size_t row) {
+  const size_t vectors = (job.depth + 15) / 16, padded = (job.depth + kDigitBlock - 1) / kDigitBlock * kDigitBlock;
+  alignas(64) float copies[kRows][kPaddedDepth];
+  const float* x[kRows];
+  IntegerRows<kRows> integers;
+  const size_t n_lanes = job.n_lanes, group = job.group, group_stride = job.group_stride, y_stride = job.y_stride;
+  size_t slot = 0;
+  for (size_t o = 0; o < n; ++o) {
+    point_to_rows(job, operands[o].x + row * job.x_stride, copies, x);
+    const float *scales = operands[o].scales, *zeros = operands[o].zeros;
+    for (size_t begin = 0; begin < n_lanes; begin += group, ++slot) {
+      scale_group(x, scales, zeros, vectors, slot, integers);
+      scales += group_stride;
+      zeros += group_stride;
+    }
+  }
+  slot = 0;
+  for (size_t o = 0; o < n; ++o) {
+    if (n > 1) point_to_rows(job, operands[o].x + row * job.x_stride, copies, x);
+    const float* scales = operands[o].scales;
+    float* const y = operands[o].y + row * y_stride;
+    Ahead ahead(job, operands[o], row);
+    for (size_t begin = 0; begin < n_lanes; begin += group, ++slot, scales += group_stride) {
+      set_scaled_digits(x, scales, vectors, padded, slot, integers);
+      integers.template set_starts<kBits>(slot, 0, padded / kHalfBlock);
+      const size_t end = std::min(n_lanes, begin + group);
+      for (size_t lane = begin; lane < end; lane += kTileLanes) {
+        Isa::Floats sums[kRows];
+        ahead.ask();
+        multiply_tile<kBits>(operands[o].codes + lane / kTileLanes * tile_bytes<kBits>(job), 0, job.n_chunks, integers,
+                             slot, sums);
         MNEME_UNROLL
         for (size_t r = 0; r < kRows; ++r) {
-          add_to(y + r * job.y_stride + lane, std::min(kTileLanes, end - lane),
-                 Isa::multiply_add(sums[r], Isa::set_floats(integers.scale[0][r]),
-                                   Isa::set_floats(integers.offset[0][r])));
+          add_to(y + r * y_stride + lane, std::min(kTileLanes, end - lane),
+                 Isa::multiply_add(sums[r], Isa::set_floats(integers.scale[slot][r]),
+                                   Isa::set_floats(integers.offset[slot][r])));
         }
       }
     }
-    return;
   }
+}
+
+/// Groups along the depth: x itself becomes integers.
+template <size_t kBits, size_t kRows>
+MNEME_INLINE void make_plain_digits(const Job& job, const float* const (&x)[kRows], IntegerRows<kRows>& integers) {
+  const size_t padded = (job.depth + kDigitBlock - 1) / kDigitBlock * kDigitBlock;
   const size_t n_groups = (job.depth + job.group - 1) / job.group;
-  for (size_t r = 0; r < kRows; ++r) {
-    for (size_t g = 0; g < n_groups; ++g) {
-      const size_t begin = g * job.group, end = std::min(job.depth, begin + job.group);
-      Isa::Floats offset = Isa::zero_floats();
-      for (size_t i = begin; i < end; i += 16) offset = Isa::add(offset, Isa::load_floats(row[r] + i));
-      integers.offset[g][r] = Isa::sum(offset);
-      to_integers<kBits>(row[r], begin, end, g, r, integers);
+  for (size_t g = 0; g < n_groups; ++g) {
+    const size_t begin = g * job.group, end = std::min(job.depth, begin + job.group);
+    Isa::Floats offsets[kRows];
+    Isa::Ints largest[kRows];
+    start_sums(offsets, largest);
+    for (size_t i = begin; i < end; i += 16) {
+      MNEME_UNROLL
+      for (size_t r = 0; r < kRows; ++r) {
+        const Isa::Floats v = Isa::load_floats(x[r] + i);
+        largest[r] = Isa::larger_bits(largest[r], v);
+        offsets[r] = Isa::add(offsets[r], v);
+      }
+    }
+    Isa::sum_rows(offsets, integers.offset[g]);
+    integers.set_scales(g, largest);
+  }
+  for (size_t i = 0; i < padded; i += kDigitBlock) {
+    const size_t g = i / job.group, next = std::min(n_groups - 1, (i + kHalfBlock) / job.group);
+    MNEME_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+      Isa::Floats v[4];
+      MNEME_UNROLL
+      for (size_t k = 0; k < 4; ++k) v[k] = Isa::load_floats(x[r] + i + 16 * k);
+      integers.set_digits(r, i, v, integers.inverse[g][r], integers.inverse[next][r]);
     }
   }
+  for (size_t g = 0; g < n_groups; ++g) {
+    const size_t end = std::min(job.depth, (g + 1) * job.group);
+    integers.template set_starts<kBits>(g, g * job.group / kHalfBlock, (end + kHalfBlock - 1) / kHalfBlock);
+  }
+}
+
+/// Groups along the depth, digits made: the sums are scaled.
+template <size_t kBits, size_t kRows>
+MNEME_INLINE void multiply_plain(const Job& job, const coded::Operand& operand, const IntegerRows<kRows>& integers,
+                                 size_t row) {
+  float* const y = operand.y + row * job.y_stride;
+  Ahead ahead(job, operand, row);
+  constexpr size_t kChunkDepth = coded::chunk_shape(kBits).depth;
+  const size_t n_groups = (job.depth + job.group - 1) / job.group;
   for (size_t lane = 0; lane < job.n_lanes; lane += kTileLanes) {
     Isa::Floats total[kRows];
     for (size_t r = 0; r < kRows; ++r) total[r] = Isa::zero_floats();
+    ahead.ask();
     for (size_t g = 0; g < n_groups; ++g) {
+      Isa::Floats sums[kRows];
       const size_t last = std::min(job.n_chunks, (g + 1) * job.group / kChunkDepth);
-      multiply_tile<kBits>(job.codes + lane / kTileLanes * tile_bytes, g * job.group / kChunkDepth, last, integers, g,
-                           sums);
-      const Isa::Floats scales = Isa::load_floats(job.scales + g * job.group_stride + lane);
-      const Isa::Floats zeros = Isa::load_floats(job.zeros + g * job.group_stride + lane);
+      multiply_tile<kBits>(operand.codes + lane / kTileLanes * tile_bytes<kBits>(job), g * job.group / kChunkDepth, last,
+                           integers, g, sums);
+      const Isa::Floats scales = Isa::load_floats(operand.scales + g * job.group_stride + lane);
+      const Isa::Floats zeros = Isa::load_floats(operand.zeros + g * job.group_stride + lane);
       MNEME_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
-        const Isa::Floats part = Isa::multiply_add(sums[r], Isa::set_floats(integers.scale[g][r]), Isa::zero_floats());
+        const Isa::Floats part = Isa::multiply(sums[r], Isa::set_floats(integers.scale[g][r]));
         total[r] = Isa::multiply_add(part, scales, total[r]);
         total[r] = Isa::multiply_add(Isa::set_floats(integers.offset[g][r]), zeros, total[r]);
       }
@@ -223,13 +279,38 @@ void multiply_rows(const Job& job, const float* x, float* y) {
   }
 }
 
+/// Rows [row, row + kRows) of all operands.
+template <size_t kBits, size_t kRows>
+void multiply_rows(const Job& job, size_t row) {
+  if (job.along_lanes) {
+    const size_t n_groups = (job.n_lanes + job.group - 1) / job.group;
+    size_t at_once = 1;
+    while (job.depth % kDigitBlock == 0 && (at_once + 1) * n_groups <= kMaxGroups) ++at_once;
+    for (size_t o = 0; o < job.n_operands; o += at_once) {
+      multiply_scaled<kBits, kRows>(job, job.operands + o, std::min(at_once, job.n_operands - o), row);
+    }
+    return;
+  }
+  alignas(64) float copies[kRows][kPaddedDepth];
+  IntegerRows<kRows> integers;
+  for (size_t o = 0; o < job.n_operands; ++o) {
+    const coded::Operand& operand = job.operands[o];
+    if (o == 0 || operand.x != job.operands[o - 1].x) {
+      const float* x[kRows];
+      point_to_rows(job, operand.x + row * job.x_stride, copies, x);
+      make_plain_digits<kBits>(job, x, integers);
+    }
+    multiply_plain<kBits>(job, operand, integers, row);
+  }
+}
+
 template <size_t kBits>
 void multiply_bits(const Job& job) {
   size_t r = 0;
   const auto in_steps_of = [&]<size_t kRows>() {
     if constexpr (kRows <= Isa::kCodedRows) {
       for (; job.n_rows - r >= kRows; r += kRows) {
-        multiply_rows<kBits, kRows>(job, job.x + r * job.x_stride, job.y + r * job.y_stride);
+        multiply_rows<kBits, kRows>(job, r);
       }
     }
   };

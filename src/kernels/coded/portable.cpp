@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/coded/job.h"
+#include "kernels/prefetch.h"
 #include "kernels/products/target.h"
 
 #define MNEME_TARGET portable

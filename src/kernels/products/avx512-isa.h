@@ -16,6 +16,9 @@ struct Isa {
   static constexpr size_t kCodedRows = 4;  ///< Rows of the product with coded matrices, two accumulators each.
   static constexpr bool kSignedWide = false;
 
+  struct Quad {
+    int8_t x[4];
+  };
   using Bytes = __m512i;
   using Ints = __m512i;
   using Floats = __m512;
@@ -51,6 +54,7 @@ struct Isa {
     return _mm512_mask_shuffle_epi8(special, others, _mm512_broadcast_i32x4(entries), codes);
   }
 
+  static MNEME_INLINE Bytes set_bytes(uint8_t v) { return _mm512_set1_epi8(static_cast<char>(v)); }
   static MNEME_INLINE Ints set_ints(int32_t v) { return _mm512_set1_epi32(v); }
   /// sum + dot product of the four levels of each row with the four activations at x.
   template <bool kWide>
@@ -58,6 +62,13 @@ struct Isa {
     int32_t quad = 0;
     std::memcpy(&quad, x, sizeof quad);
     return _mm512_dpbusd_epi32(sum, levels, _mm512_set1_epi32(quad));
+  }
+  /// dot() of codes whose activations serve once: they come from memory with the product itself, where GCC 12 would spend an
+  /// instruction on them.
+  template <bool kWide>
+  static MNEME_INLINE Ints dot_once(Ints sum, Bytes levels, const int8_t* x) {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(levels), "m"(*reinterpret_cast<const Quad*>(x)));
+    return sum;
   }
   static MNEME_INLINE Floats as_floats(Ints v) { return _mm512_castsi512_ps(v); }
   static MNEME_INLINE Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
@@ -67,12 +78,58 @@ struct Isa {
   static MNEME_INLINE Ints larger_bits(Ints bits, Floats v) {
     return _mm512_max_epu32(bits, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
   }
-  static MNEME_INLINE uint32_t largest_bits(Ints bits) { return _mm512_reduce_max_epu32(bits); }
-  /// v * factor to the nearest integers 128 * high + low, low in [0, 127].
-  static MNEME_INLINE void split(Floats v, float factor, int8_t* high, int8_t* low) {
-    const __m512i n = _mm512_cvtps_epi32(_mm512_mul_ps(v, _mm512_set1_ps(factor)));
-    _mm_store_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(_mm512_srai_epi32(n, 7)));
-    _mm_store_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(_mm512_and_si512(n, _mm512_set1_epi32(127))));
+  static MNEME_INLINE __m512 add_halves(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  }
+  static MNEME_INLINE __m512i max_halves(__m512i a, __m512i b) {
+    return _mm512_max_epu32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
+  }
+  /// out[r] = sum of the lanes of row r, in the order of sum(). At most four rows.
+  template <size_t kRows>
+  static MNEME_INLINE void sum_rows(const Floats (&v)[kRows], float* out) {
+    if constexpr (kRows == 1) {
+      out[0] = sum(v[0]);
+    } else {
+      const __m512 ab = add_halves(v[0], v[1]), cd = kRows == 4 ? add_halves(v[kRows - 2], v[kRows - 1]) : ab;
+      __m512 t = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+      t = _mm512_add_ps(t, _mm512_permute_ps(t, 0x4e));
+      const __m128 sums = firsts(_mm512_add_ps(t, _mm512_permute_ps(t, 0xb1)));
+      std::memcpy(out, &sums, kRows * sizeof(float));
+    }
+  }
+  /// scale[r] = max(factor * largest lane of row r, least) and its inverse; the lanes are bits of floats without a sign, NaN
+  /// above all. At most four rows.
+  template <size_t kRows>
+  static MNEME_INLINE void scale_rows(const Ints (&v)[kRows], float factor, float least, float* scale, float* inverse) {
+    const __m512i ab = max_halves(v[0], v[kRows > 1 ? 1 : 0]);
+    const __m512i cd = kRows == 4 ? max_halves(v[kRows - (kRows > 1 ? 2 : 1)], v[kRows - 1]) : ab;
+    __m512i t = _mm512_max_epu32(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd));
+    t = _mm512_max_epu32(t, _mm512_shuffle_epi32(t, static_cast<_MM_PERM_ENUM>(0x4e)));
+    t = _mm512_max_epu32(t, _mm512_shuffle_epi32(t, static_cast<_MM_PERM_ENUM>(0xb1)));
+    const __m128 largest = firsts(_mm512_castsi512_ps(t));
+    const __m128 scales = _mm_max_ps(_mm_set1_ps(least), _mm_mul_ps(largest, _mm_set1_ps(factor)));
+    const __m128 inverses = _mm_div_ps(_mm_set1_ps(1), scales);
+    std::memcpy(scale, &scales, kRows * sizeof(float));
+    std::memcpy(inverse, &inverses, kRows * sizeof(float));
+  }
+  /// The first of each four lanes.
+  static MNEME_INLINE __m128 firsts(__m512 v) {
+    const __m512i at = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(at, v));
+  }
+  static constexpr bool kTransposedDigits = true;  ///< See split().
+  /// 64 floats times a factor for each half to the nearest integers 128 * high + low, low in [0, 127]. Word 4 i + j of the
+  /// results holds depths 16 j + 4 i to 16 j + 4 i + 3, as packing leaves them.
+  static MNEME_INLINE void split(const Floats (&v)[4], float first_factor, float second_factor, int8_t* high,
+                                 int8_t* low) {
+    const __m512 first = _mm512_set1_ps(first_factor), second = _mm512_set1_ps(second_factor);
+    const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(v[0], first));
+    const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(v[1], first));
+    const __m512i c = _mm512_cvtps_epi32(_mm512_mul_ps(v[2], second));
+    const __m512i d = _mm512_cvtps_epi32(_mm512_mul_ps(v[3], second));
+    const __m512i ab = _mm512_packs_epi32(a, b), cd = _mm512_packs_epi32(c, d), mask = _mm512_set1_epi16(127);
+    _mm512_store_si512(high, _mm512_packs_epi16(_mm512_srai_epi16(ab, 7), _mm512_srai_epi16(cd, 7)));
+    _mm512_store_si512(low, _mm512_packs_epi16(_mm512_and_si512(ab, mask), _mm512_and_si512(cd, mask)));
   }
 
   static MNEME_INLINE Floats zero_floats() { return _mm512_setzero_ps(); }

@@ -64,6 +64,11 @@ struct Isa {
     return codes;
   }
 
+  static MNEME_INLINE Bytes set_bytes(uint8_t v) {
+    Bytes out;
+    for (uint8_t& byte : out.v) byte = v;
+    return out;
+  }
   static MNEME_INLINE Ints set_ints(int32_t v) {
     Ints out;
     for (int32_t& lane : out.v) lane = v;
@@ -79,6 +84,10 @@ struct Isa {
       sum.v[r] = static_cast<int32_t>(static_cast<uint32_t>(sum.v[r]) + static_cast<uint32_t>(product));
     }
     return sum;
+  }
+  template <bool kWide>
+  static MNEME_INLINE Ints dot_once(Ints sum, const Bytes& levels, const int8_t* x) {
+    return dot<kWide>(sum, levels, x);
   }
   static MNEME_INLINE Floats as_floats(const Ints& v) { return std::bit_cast<Floats>(v); }
   static MNEME_INLINE Floats to_floats(const Ints& v) {
@@ -106,14 +115,35 @@ struct Isa {
     for (const int32_t lane : bits.v) largest = static_cast<uint32_t>(lane) > largest ? static_cast<uint32_t>(lane) : largest;
     return largest;
   }
+  /// out[r] = sum of the lanes of row r.
+  template <size_t kRows>
+  static MNEME_INLINE void sum_rows(const Floats (&v)[kRows], float* out) {
+    for (size_t r = 0; r < kRows; ++r) out[r] = sum(v[r]);
+  }
+  /// scale[r] = max(factor * largest lane of row r, least) and its inverse; the lanes are bits of floats without a sign, NaN
+  /// above all.
+  template <size_t kRows>
+  static MNEME_INLINE void scale_rows(const Ints (&v)[kRows], float factor, float least, float* scale, float* inverse) {
+    for (size_t r = 0; r < kRows; ++r) {
+      const float product = std::bit_cast<float>(largest_bits(v[r])) * factor;
+      scale[r] = product < least ? least : product;
+      inverse[r] = 1 / scale[r];
+    }
+  }
   /// v * factor to the nearest integers 128 * high + low, low in [0, 127].
-  static MNEME_INLINE void split(const Floats& v, float factor, int8_t* high, int8_t* low) {
+  static MNEME_INLINE void split_vector(const Floats& v, float factor, int8_t* high, int8_t* low) {
     for (size_t r = 0; r < kStripeRows; ++r) {
       const uint32_t bits = std::bit_cast<uint32_t>(v.v[r] * factor + 12582912.0f) - 0x4b400000u;
       const auto n = static_cast<int32_t>(bits);
       high[r] = static_cast<int8_t>(n >> 7);
       low[r] = static_cast<int8_t>(n & 127);
     }
+  }
+  static constexpr bool kTransposedDigits = false;  ///< Digits lie in the order of depths.
+  /// 64 floats times a factor for each half to the nearest integers 128 * high + low, low in [0, 127].
+  static MNEME_INLINE void split(const Floats (&v)[4], float first_factor, float second_factor, int8_t* high,
+                                 int8_t* low) {
+    for (size_t i = 0; i < 4; ++i) split_vector(v[i], i < 2 ? first_factor : second_factor, high + 16 * i, low + 16 * i);
   }
 
   static MNEME_INLINE Floats zero_floats() { return set_floats(0); }
