@@ -20,6 +20,7 @@
 #include "recall/index/vector_codec.h"
 #include "recall/index/vector_mixture.h"
 #include "recall/kept/vector_search.h"
+#include "recall/search/vectors.h"
 #include "recall/test_stores.h"
 
 extern char** environ;
@@ -152,6 +153,18 @@ TEST_P(KeptIndex, FindsWhatAScanFinds) {
   EXPECT_EQ(find(*store, "ann", row(50'001), 3).cost.why_scan, "few vectors");
   EXPECT_EQ(recall_of(*store, "ann", 3, 3), 1);
   store->check();
+}
+
+/// What an index found is looked up one by one, however many other vectors the user has.
+TEST(KeptIndexLookUp, ReadsOnlyTheRecordsFound) {
+  TestFolder folder;
+  const auto store = Store::open(folder.file("memory.db"));
+  add_rows(*store, "ann", 0, 10);
+  std::string plan;
+  store->database().query("EXPLAIN QUERY PLAN " + vectors_of_records_sql(4, "r.state = 0"), {1, 1, 2, 3, 4},
+                          [&](const SqlRow& row) { plan += std::string(row.text(3)) + "\n"; });
+  EXPECT_THAT(plan, testing::HasSubstr("(record=?)"));
+  EXPECT_THAT(plan, testing::Not(testing::HasSubstr("vector_of_scope"))) << plan;
 }
 
 TEST_P(KeptIndex, FiltersAreKeptTo) {

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/user_folder.h"
 #include "recall/schema.h"
+#include "recall/search/vectors.h"
 #include "recall/store.h"
 
 namespace mneme::recall {
@@ -142,10 +143,7 @@ void VectorSearch::compare(int64_t scope, std::span<const float> query, const Sq
                            std::span<const ann::Hit> records, std::vector<VectorMatch>& matches,
                            VectorSearchCost& cost) {
   // One form of the statement for all batches: the last id fills up.
-  std::string sql =
-      "SELECT v.record, v.data FROM vector v JOIN record r ON r.num = v.record WHERE v.scope = ? AND v.record IN (?";
-  for (size_t i = 1; i < kBatch; ++i) sql += ", ?";
-  sql += ") AND " + condition.where;
+  const std::string sql = vectors_of_records_sql(kBatch, condition.where);
   for (size_t begin = 0; begin < records.size(); begin += kBatch) {
     std::vector<SqlValue> parameters = {scope};
     for (size_t i = 0; i < kBatch; ++i) {

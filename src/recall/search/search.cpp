@@ -100,9 +100,10 @@ class StoredCandidates final : public Candidates {
     std::vector<SqlValue> parameters = {record, record, scope_};
     parameters.insert(parameters.end(), condition_.parameters.begin(), condition_.parameters.end());
     std::vector<int64_t> found;
+    // The plus keeps SQLite from walking through the scope (vectors_of_records_sql()).
     db_.query(
         "SELECT r.num FROM record r WHERE r.num IN (SELECT target FROM link WHERE source = ? UNION SELECT source FROM"
-        " link WHERE target = ?) AND r.scope = ? AND " +
+        " link WHERE target = ?) AND +r.scope = ? AND " +
             condition_.where + " ORDER BY r.num LIMIT 32",
         parameters, [&](const SqlRow& row) { found.push_back(row.integer(0)); });
     return found;

@@ -66,4 +66,11 @@ std::vector<VectorMatch> match_vectors(Database& db, int64_t scope, std::span<co
   return matches;
 }
 
+std::string vectors_of_records_sql(size_t n, const std::string& where) {
+  std::string sql =
+      "SELECT v.record, v.data FROM vector v JOIN record r ON r.num = v.record WHERE +v.scope = ? AND v.record IN (?";
+  for (size_t i = 1; i < n; ++i) sql += ", ?";
+  return sql + ") AND " + where;
+}
+
 }  // namespace mneme::recall

@@ -29,4 +29,8 @@ std::vector<VectorMatch> match_vectors(Database& db, int64_t scope, std::span<co
                                        const std::string& where, std::span<const SqlValue> parameters, size_t k,
                                        uint64_t& n_read);
 
+/// Reads record and vector of up to `n` given records of a scope that satisfy `where`; parameters: the scope, n records,
+/// those of `where`. SQLite is kept from walking through the whole scope instead: it guesses that a scope is small.
+std::string vectors_of_records_sql(size_t n, const std::string& where);
+
 }  // namespace mneme::recall
