@@ -88,7 +88,9 @@ TEST(CalibrationSet, SharesNothingLongWithTasks) {
     EXPECT_EQ(text.find("(def") != std::string::npos, kind != CalibrationKind::kGeneral);
     EXPECT_EQ(text.find("miller") != std::string::npos, kind != CalibrationKind::kCode);
     // Parts of tasks do occur in programs, and are left out.
-    if (kind == CalibrationKind::kCode) EXPECT_GT(set.n_dropped, 0u);
+    if (kind == CalibrationKind::kCode) {
+      EXPECT_GT(set.n_dropped, 0u);
+    }
   }
   EXPECT_TRUE(overlap.touches(tokenizer->encode("(x)\n" + tasks[70].program.text(), {false, false})));
   EXPECT_THROW(parse_calibration_kind("random"), Error);
@@ -151,7 +153,9 @@ TEST(QuantStudy, MeasuresEveryWidthAfterEveryCalibration) {
     EXPECT_EQ(row.against_original.both + row.against_original.neither + row.against_original.only_first +
                   row.against_original.only_second,
               6u);
-    if (row.tuned) EXPECT_GT(row.bytes, study.rows[i - 1].bytes) << "an adapter counts";
+    if (row.tuned) {
+      EXPECT_GT(row.bytes, study.rows[i - 1].bytes) << "an adapter counts";
+    }
   }
   EXPECT_NEAR(study.rows[4].bits, 8.5, 1e-9);
   EXPECT_NEAR(study.original.bits, 16, 1e-9);
