@@ -28,6 +28,8 @@ void add_eval(CLI::App& app, GlobalOptions& global);
 /// `mneme eval kv`; in commands/eval_kv.cpp.
 void add_eval_kv(CLI::App& eval, GlobalOptions& global);
 void add_eval_memory(CLI::App& eval, GlobalOptions& global);
+/// `mneme eval quant-study`.
+void add_eval_quant_study(CLI::App& eval, GlobalOptions& global);
 /// Subcommands of `mneme eval` that are about scaling laws; in commands/eval_scaling.cpp.
 void add_eval_scaling(CLI::App& eval, GlobalOptions& global);
 /// `mneme eval stack`; in commands/eval_stack.cpp.

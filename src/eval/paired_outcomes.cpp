@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/philox.h"
 
 namespace mneme {
 namespace {
@@ -57,6 +58,24 @@ std::vector<double> adjust_false_discoveries(std::span<const double> p_values) {
     out[i] = least;
   }
   return out;
+}
+
+double sign_flip_p_value(std::span<const double> differences, uint64_t seed) {
+  constexpr int kDraws = 9999;
+  const double seen = std::abs(std::accumulate(differences.begin(), differences.end(), 0.0));
+  PhiloxStream random(seed);
+  int as_far = 1;
+  for (int i = 0; i < kDraws; ++i) {
+    double sum = 0;
+    for (size_t j = 0; j < differences.size(); j += 32) {
+      uint32_t signs = random.next_u32();
+      for (size_t k = j; k < std::min(differences.size(), j + 32); ++k, signs >>= 1) {
+        sum += (signs & 1) != 0 ? differences[k] : -differences[k];
+      }
+    }
+    as_far += std::abs(sum) >= seen * (1 - 1e-12) ? 1 : 0;
+  }
+  return static_cast<double>(as_far) / (kDraws + 1);
 }
 
 double pass_at_k(uint64_t n, uint64_t c, uint64_t k) {

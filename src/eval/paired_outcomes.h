@@ -28,6 +28,11 @@ struct PairedOutcomes {
 /// rejections below it (Benjamini-Hochberg); in the order given. Values must lie in [0, 1].
 std::vector<double> adjust_false_discoveries(std::span<const double> p_values);
 
+/// Two-sided p-value of the hypothesis that each difference could as well have had the other sign (Fisher's permutation
+/// test of pairs, sampled): the share of 9999 random signs, and of those that were seen, under which the sum is at
+/// least as far from 0. For trials that belong together, of which each group is one difference.
+double sign_flip_p_value(std::span<const double> differences, uint64_t seed);
+
 /// Chance that one of k tries passes, estimated from n tries of which c passed: 1 - C(n - c, k) / C(n, k), without
 /// bias. Throws Error(kInvalidArgument) unless 1 <= k <= n and c <= n.
 double pass_at_k(uint64_t n, uint64_t c, uint64_t k);

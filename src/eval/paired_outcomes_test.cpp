@@ -74,5 +74,15 @@ TEST(PairedOutcomes, PassAtKIsTheShareOfAllChoices) {
   EXPECT_THROW(pass_at_k(5, 6, 1), Error);
 }
 
+TEST(PairedOutcomes, SignsThatCouldBeOthers) {
+  // All of one sign: two of 2^n choices are as far.
+  EXPECT_NEAR(sign_flip_p_value(std::vector<double>(5, 1.0), 1), 2.0 / 32, 0.01);
+  EXPECT_NEAR(sign_flip_p_value(std::vector<double>(40, -0.3), 1), 1e-4, 1e-9) << "the least that can be seen";
+  EXPECT_EQ(sign_flip_p_value(std::vector<double>{1, -1, 2, -2}, 1), 1);
+  EXPECT_EQ(sign_flip_p_value(std::vector<double>(7, 0.0), 1), 1);
+  // 3 against 1: |sum| >= 2 with probability 1 - 6/16.
+  EXPECT_NEAR(sign_flip_p_value(std::vector<double>{1, 1, 1, -1}, 2), 10.0 / 16, 0.02);
+}
+
 }  // namespace
 }  // namespace mneme

@@ -184,8 +184,11 @@ void read_data(Section s, Recipe& r) {
   s.take("books", r.sources.books);
   s.take_list("text", r.sources.text);
   s.take_list("chat", r.sources.chat);
-  // Who brings texts of their own usually wants those alone.
-  r.mixture.generated_dialogues = r.sources.text.empty() && r.sources.chat.empty();
+  s.take("generated_programs", r.mixture.generated_programs);
+  s.take("program_share", r.mixture.program_share, 0, 1);
+  // Who brings texts of their own, or wants programs, usually wants those alone.
+  r.mixture.generated_dialogues =
+      r.sources.text.empty() && r.sources.chat.empty() && !r.mixture.generated_programs;
   s.take("generated_dialogues", r.mixture.generated_dialogues);
   s.take("chat_share", r.mixture.chat_share, 0, 1);
   s.take("story_model", r.story_model);
@@ -266,10 +269,12 @@ void check_whole(Recipe& r, const toml::table& root, Problems& problems) {
                  r.stages.back().until_step);
   }
   const bool has_texts = !r.sources.books.empty() || !r.story_model.empty() || !r.sources.text.empty();
-  if (!has_texts && r.sources.chat.empty()) {
-    problems.add(root.source(), "expected data.text, data.chat, data.books or data.story_model, found none of them");
+  if (!has_texts && r.sources.chat.empty() && !r.mixture.generated_programs) {
+    problems.add(root.source(),
+                 "expected data.text, data.chat, data.books, data.story_model or data.generated_programs, found none of "
+                 "them");
   }
-  if (!has_texts && r.mixture.generated_dialogues && !r.sources.chat.empty()) {
+  if (!has_texts && r.mixture.generated_dialogues && (!r.sources.chat.empty() || r.mixture.generated_programs)) {
     problems.add(root.source(),
                  "expected data.text, data.books or data.story_model with data.generated_dialogues, found none");
   }

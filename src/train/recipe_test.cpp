@@ -56,6 +56,15 @@ TEST(Recipe, ReadsAValidOne) {
   EXPECT_EQ(recipe.stages.size(), 1u);
 }
 
+TEST(Recipe, ProgramsNeedNoTexts) {
+  const Recipe recipe = parse_recipe(replaced("books = \"b\"", "generated_programs = true"), "r.toml");
+  EXPECT_TRUE(recipe.mixture.generated_programs);
+  EXPECT_FALSE(recipe.mixture.generated_dialogues) << "who wants programs wants those alone";
+  EXPECT_THAT(problem_of(replaced("books = \"b\"", "generated_programs = true\ngenerated_dialogues = true")),
+              HasSubstr("with data.generated_dialogues, found none"));
+  EXPECT_THAT(problem_of(replaced("books = \"b\"", "program_share = 0.5")), HasSubstr("data.generated_programs, found"));
+}
+
 TEST(Recipe, ShippedRecipesAreValid) {
   const std::filesystem::path folder = source_path("recipes");
   size_t n_recipes = 0;

@@ -73,7 +73,7 @@ void run_claims(const std::string& system, const GlobalOptions& global) {
 }  // namespace
 
 void add_eval(CLI::App& app, GlobalOptions& global) {
-  CLI::App* command = app.add_subcommand("eval", "Measure quality: ppl, kv, memory, claims, scaling laws");
+  CLI::App* command = app.add_subcommand("eval", "Measure quality: ppl, kv, memory, quantised models of code, claims, scaling laws");
   command->require_subcommand(1);
 
   auto ppl = std::make_shared<PerplexityCommand>();
@@ -95,6 +95,7 @@ void add_eval(CLI::App& app, GlobalOptions& global) {
   add_eval_kv(*command, global);
   add_eval_stack(*command, global);
   add_eval_memory(*command, global);
+  add_eval_quant_study(*command, global);
   add_eval_scaling(*command, global);
 }
 

@@ -231,5 +231,34 @@ TEST(Mixture, FillsExactlyAndRepeats) {
   EXPECT_NEAR(a.view().loss_scale, 1 / total, 1e-9);
 }
 
+TEST(Mixture, HasProgramsWhereTheyAreWanted) {
+  StageOptions stage;
+  stage.sequence_tokens = 128;
+  stage.batch_tokens = 2048;
+  MixtureOptions options;
+  options.generated_dialogues = false;
+  options.generated_programs = true;
+  const auto text_of = [&](const DataSources& from) {
+    const OwnedBatch batch = Mixture(tokenizer(), from, options, 7).batch(3, stage);
+    EXPECT_EQ(batch.tokens.size(), 2048u);
+    return tokenizer().decode(batch.tokens);
+  };
+  const auto has_dialogues = [](const std::string& text) { return text.find("<|user|>") != std::string::npos; };
+  const auto has_programs = [](const std::string& text) { return text.find("(def f") != std::string::npos; };
+  const DataSources nothing;
+  stage.plain_text_share = 0;
+  EXPECT_TRUE(has_programs(text_of(nothing)));
+  EXPECT_TRUE(has_programs(text_of(sources())));
+  EXPECT_FALSE(has_dialogues(text_of(sources())));
+  options.generated_dialogues = true;
+  EXPECT_TRUE(has_programs(text_of(sources())));
+  EXPECT_TRUE(has_dialogues(text_of(sources())));
+  options.program_share = 0;
+  EXPECT_FALSE(has_programs(text_of(sources())));
+  options.generated_dialogues = false;
+  stage.plain_text_share = 1;
+  EXPECT_FALSE(has_programs(text_of(sources())));
+}
+
 }  // namespace
 }  // namespace mneme::train

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "train/data/program_text.h"
 
 namespace mneme::train {
 namespace {
@@ -55,11 +56,14 @@ void Mixture::fill_slot(PhiloxStream& random, const StageOptions& stage, size_t 
 
 WeightedTokens Mixture::sequence(PhiloxStream& random, const StageOptions& stage, size_t max_tokens) const {
   const auto max_chars = static_cast<size_t>(kCharsPerToken * static_cast<double>(max_tokens));
-  const bool has_dialogues = options_.generated_dialogues || sources_.chat != nullptr;
-  if (sources_.texts != nullptr &&
-      (!has_dialogues || max_tokens < kLeastDialogueTokens || random.next_double() < stage.plain_text_share)) {
+  const bool has_dialogues = options_.has_dialogues(sources_), has_programs = options_.generated_programs;
+  if (sources_.texts != nullptr && ((!has_dialogues && !has_programs) || max_tokens < kLeastDialogueTokens ||
+                                    random.next_double() < stage.plain_text_share)) {
     const std::string text = sources_.texts->any(random, Split::kTrain, std::max<size_t>(max_chars, 80));
     return encode_text(tokenizer_, text, options_.weights.text);
+  }
+  if (has_programs && (!has_dialogues || random.next_double() < options_.program_share)) {
+    return encode_programs(tokenizer_, random, Split::kTrain, options_.weights);
   }
   if (sources_.chat != nullptr && (!options_.generated_dialogues || random.next_double() < options_.chat_share)) {
     return encode_dialogue(tokenizer_, sources_.chat->conversation(random, Split::kTrain), options_.weights);
@@ -80,12 +84,15 @@ std::vector<std::string> tokenizer_sample(const DataSources& sources, const Mixt
     chars += text.size();
     sample.push_back(std::move(text));
   };
-  const bool has_chat = sources.chat != nullptr, has_dialogues = has_chat || options.generated_dialogues;
+  const bool has_chat = sources.chat != nullptr, has_dialogues = options.has_dialogues(sources);
+  const bool has_programs = options.generated_programs;
   uint64_t i = 0;
   while (chars < n_chars) {
     PhiloxStream random(seed ^ 0x746F6B656EULL, i);
-    if (sources.texts != nullptr && (i % 2 == 0 || !has_dialogues)) {
+    if (sources.texts != nullptr && (i % 2 == 0 || !(has_dialogues || has_programs))) {
       add(sources.texts->any(random, Split::kTrain, 2000));
+    } else if (has_programs && (!has_dialogues || random.next_double() < options.program_share)) {
+      add(program_file(random, Split::kTrain));
     } else if (has_chat && (!options.generated_dialogues || i % 4 == 1)) {
       for (const Turn& turn : sources.chat->conversation(random, Split::kTrain)) add(turn.text);
     } else {

@@ -24,6 +24,10 @@ struct MixtureOptions {
   LossWeights weights;
   bool generated_dialogues = true;  ///< Dialogues of mneme's own generator; they need texts.
   double chat_share = 0.5;          ///< Part of the dialogues that are the user's own, where both kinds are there.
+  bool generated_programs = false;  ///< Small programs with their descriptions (data/program_text.h).
+  double program_share = 0.5;       ///< Part of programs among programs and dialogues, where both are there.
+
+  bool has_dialogues(const DataSources& sources) const { return generated_dialogues || sources.chat != nullptr; }
 };
 
 /// A packed batch that owns its arrays.
@@ -42,7 +46,8 @@ void append_sequence(const WeightedTokens& sequence, size_t max_tokens, OwnedBat
 /// the same data.
 class Mixture {
  public:
-  /// `sources` has texts or chat, and texts when dialogues are generated; both arguments must outlive the mixture.
+  /// `sources` has texts or chat unless programs are generated, and texts when dialogues are; both arguments must
+  /// outlive the mixture.
   Mixture(const TrainTokenizer& tokenizer, const DataSources& sources, const MixtureOptions& options, uint64_t seed);
 
   OwnedBatch batch(size_t step, const StageOptions& stage) const;
@@ -58,7 +63,7 @@ class Mixture {
 };
 
 /// Texts like those that sequences are made of, at least `n_chars` in all, to train a tokenizer on: half plain text,
-/// half dialogues, where both are there.
+/// half dialogues or programs, where both are there.
 std::vector<std::string> tokenizer_sample(const DataSources& sources, const MixtureOptions& options, size_t n_chars,
                                           uint64_t seed);
 
