@@ -69,7 +69,10 @@ class StateReader {
     std::memcpy(&value, take(sizeof value).data(), sizeof value);
     return value;
   }
-  void copy_to(std::byte* out, size_t n) { std::memcpy(out, take(n).data(), n); }
+  void copy_to(std::byte* out, size_t n) {
+    const auto taken = take(n);
+    if (n > 0) std::memcpy(out, taken.data(), n);
+  }
   size_t remaining() const { return bytes_.size(); }
   /// Throws Error(kCorruptData) when bytes are left over.
   void finish() const {

@@ -219,7 +219,7 @@ void run_ann(AnnCommand command, const GlobalOptions& global) {
   if (command.churn > 0) churn_seconds = churn(*index, data, command);
   find_ann_truth(data);
   const size_t n = data.n_base();
-  data.base = {};  // so that the resident size is the index's
+  std::vector<float>().swap(data.base);  // so that the resident size is the index's
   if (command.verify) index->verify();
   curve.points = measure(*index, data, command);
   const IndexStats stats = index->stats();

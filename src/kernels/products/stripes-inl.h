@@ -35,8 +35,10 @@ inline void write_rows(const StripeJob& job, size_t stripe, size_t n_stripes) {
 
 inline Int8Inputs int8_inputs(const StripeJob& job, size_t tile, size_t token, size_t groups) {
   const size_t row = tile * job.n_tokens + token;
-  return {job.int8.levels + row * kTileColumns, job.int8.anchor + row * kTileBlocks, job.int8.start + row * groups,
-          job.int8.sum + row * groups};
+  // Products that need no anchors, starts or sums come without them.
+  const auto at = [](const auto* first, size_t n) { return first == nullptr ? first : first + n; };
+  return {job.int8.levels + row * kTileColumns, at(job.int8.anchor, row * kTileBlocks),
+          at(job.int8.start, row * groups), at(job.int8.sum, row * groups)};
 }
 
 // Tables of micro-kernels by number of tokens.
