@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/test_data.h"
 #include "train/data/program_text.h"
 #include "train/export_gguf.h"
 #include "weights/gguf_test_bytes.h"
@@ -122,6 +123,22 @@ TEST(Completions, DependOnSeedTaskAndNumberAlone) {
     n_tokens.push_back(out.n_tokens);
   }
   EXPECT_EQ(n_tokens[0], n_tokens[1]) << "whoever else is in the batch";
+}
+
+/// The model that ships writes programs for tasks that training never saw.
+TEST(Completions, TheModelThatShipsSolvesHeldOutTasks) {
+  const std::string path = source_path("models/coder-mini.gguf");
+  EXPECT_LE(std::filesystem::file_size(path), 2'000'000u);
+  Ledger ledger;
+  PlanRequest request;
+  request.context = 256;
+  request.n_sequences = 8;
+  const auto engine = Engine::load(path, request, ledger);
+  CompletionOptions options;
+  options.per_task = 1;
+  options.temperature = 0;
+  const auto out = complete_tasks(*engine, train::abacus::make_tasks(40, 5), options, [](uint64_t, uint64_t) {});
+  EXPECT_GE(out.pass_at_1(), 0.8);
 }
 
 TEST(QuantStudy, MeasuresEveryWidthAfterEveryCalibration) {

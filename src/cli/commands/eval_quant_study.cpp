@@ -100,7 +100,7 @@ void add_eval_quant_study(CLI::App& eval, GlobalOptions& global) {
   command->add_option("--work", options.folder, "Folder for files that go again (default: that for temporary files)");
   command->footer(
       "A width is the AQLM setting that costs about so many bits on the model's matrices; the table says how many it "
-      "does.\nExample: mneme eval quant-study coder.gguf --bits 4,3,2,Q4_0 --html study.html");
+      "does.\nExample: mneme eval quant-study models/coder-mini.gguf --bits 4,3,2,Q4_0 --html study.html");
   command->callback([study, &global] { run_quant_study(*study, global); });
 }
 
