@@ -1,6 +1,9 @@
 #include "base/parallel.h"
 
 #include <gtest/gtest.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include <atomic>
 #include <mutex>
@@ -43,6 +46,18 @@ TEST(Parallel, WorkersHaveDistinctNumbers) {
   set_n_threads(before);
   EXPECT_EQ(seen, (std::set<int>{0, 1, 2}));
 }
+
+#ifdef _OPENMP
+/// oneDNN asks OpenMP how many threads there are.
+TEST(Parallel, LibrariesGetTheSameNumberOfWorkers) {
+  const int before = n_threads();
+  for (const int n : {1, 3}) {
+    set_n_threads(n);
+    EXPECT_EQ(omp_get_max_threads(), n);
+  }
+  set_n_threads(before);
+}
+#endif
 
 }  // namespace
 }  // namespace mneme

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -38,6 +39,22 @@ TEST(DenseKv, MatchesTheReferenceForAnySplit) {
       EXPECT_EQ(store.bytes(), DenseKv::spec(shape, DType::kF32, 1024, 300).bytes(700));
       EXPECT_EQ(ledger.used(Tier::kRam, Tag::kKv), store.bytes());
     }
+  }
+}
+
+/// Tokens may be appended without queries; what comes behind them sees them all the same.
+TEST(DenseKv, TokensWithoutQueriesAreSeenLater) {
+  const KvShape shape{2, 16, 16, 0};
+  KvExample example(shape, 4, 700);
+  for (const char* name : {"f16", "kivi:4", "shadowkv:rank=16,budget=512"}) {
+    Ledger ledger;
+    const auto with = KvPolicy::parse(name).make_layer(shape, 1024, 300, ledger);
+    const auto without = KvPolicy::parse(name).make_layer(shape, 1024, 300, ledger);
+    for (const size_t first : {0, 300}) example.feed(*with, first, 300);
+    const uint32_t n_heads = std::exchange(example.n_heads, 0);
+    for (const size_t first : {0, 300}) example.feed(*without, first, 300);
+    example.n_heads = n_heads;
+    EXPECT_EQ(example.feed(*without, 600, 100), example.feed(*with, 600, 100)) << name;
   }
 }
 

@@ -2,15 +2,16 @@
 
 #include <immintrin.h>
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/products/row_by_row-inl.h"
+
 namespace mneme::kernels::products::MNEME_TARGET {
 
 /// AVX2 with FMA and F16C: what the kernels call a vector is two registers, rows 0-7 and 8-15.
-struct Isa {
+struct Isa : RowByRow<Isa> {
   static constexpr size_t kStripes = 1;
   static constexpr size_t kInt8Tokens = 2;   ///< 8 accumulators of the 16 registers.
   static constexpr size_t kFloatTokens = 6;  ///< 12 accumulators.
@@ -85,10 +86,6 @@ struct Isa {
     const __m256i v = _mm256_set1_epi32(quad);
     return {dot_half<kWide>(sum.low, levels.low, v), dot_half<kWide>(sum.high, levels.high, v)};
   }
-  template <bool kWide>
-  static MNEME_INLINE Ints dot_once(Ints sum, Bytes levels, const int8_t* x) {
-    return dot<kWide>(sum, levels, x);
-  }
   static MNEME_INLINE Floats as_floats(Ints v) { return {_mm256_castsi256_ps(v.low), _mm256_castsi256_ps(v.high)}; }
   static MNEME_INLINE Floats to_floats(Ints v) { return {_mm256_cvtepi32_ps(v.low), _mm256_cvtepi32_ps(v.high)}; }
   /// Sum of the lanes.
@@ -114,21 +111,6 @@ struct Isa {
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
     return _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
   }
-  /// out[r] = sum of the lanes of row r.
-  template <size_t kRows>
-  static MNEME_INLINE void sum_rows(const Floats (&v)[kRows], float* out) {
-    for (size_t r = 0; r < kRows; ++r) out[r] = sum(v[r]);
-  }
-  /// scale[r] = max(factor * largest lane of row r, least) and its inverse; the lanes are bits of floats without a sign, NaN
-  /// above all.
-  template <size_t kRows>
-  static MNEME_INLINE void scale_rows(const Ints (&v)[kRows], float factor, float least, float* scale, float* inverse) {
-    for (size_t r = 0; r < kRows; ++r) {
-      const float product = std::bit_cast<float>(largest_bits(v[r])) * factor;
-      scale[r] = product < least ? least : product;
-      inverse[r] = 1 / scale[r];
-    }
-  }
   /// v * factor to the nearest integers 128 * high + low, low in [0, 127].
   static MNEME_INLINE void split_vector(Floats v, float factor, int8_t* high, int8_t* low) {
     const __m256 f = _mm256_set1_ps(factor);
@@ -136,12 +118,6 @@ struct Isa {
     const __m256i mask = _mm256_set1_epi32(127);
     _mm_store_si128(reinterpret_cast<__m128i*>(high), to_bytes(_mm256_srai_epi32(a, 7), _mm256_srai_epi32(b, 7)));
     _mm_store_si128(reinterpret_cast<__m128i*>(low), to_bytes(_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)));
-  }
-  static constexpr bool kTransposedDigits = false;  ///< Digits lie in the order of depths.
-  /// 64 floats times a factor for each half to the nearest integers 128 * high + low, low in [0, 127].
-  static MNEME_INLINE void split(const Floats (&v)[4], float first_factor, float second_factor, int8_t* high,
-                                 int8_t* low) {
-    for (size_t i = 0; i < 4; ++i) split_vector(v[i], i < 2 ? first_factor : second_factor, high + 16 * i, low + 16 * i);
   }
 
   static MNEME_INLINE Floats zero_floats() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

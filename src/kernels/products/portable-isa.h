@@ -7,12 +7,13 @@
 
 #include "base/half.h"
 #include "kernels/products/format.h"
+#include "kernels/products/row_by_row-inl.h"
 
 namespace mneme::kernels::products::MNEME_TARGET {
 
 /// The definition of every operation of the kernels, in loops over the 16 rows. Runs on any processor; compilers turn
 /// the loops into what vectors the baseline has (NEON on 64-bit Arm).
-struct Isa {
+struct Isa : RowByRow<Isa> {
   static constexpr size_t kStripes = 1;
   static constexpr size_t kInt8Tokens = 4;
   static constexpr size_t kFloatTokens = 4;
@@ -85,10 +86,6 @@ struct Isa {
     }
     return sum;
   }
-  template <bool kWide>
-  static MNEME_INLINE Ints dot_once(Ints sum, const Bytes& levels, const int8_t* x) {
-    return dot<kWide>(sum, levels, x);
-  }
   static MNEME_INLINE Floats as_floats(const Ints& v) { return std::bit_cast<Floats>(v); }
   static MNEME_INLINE Floats to_floats(const Ints& v) {
     Floats out;
@@ -115,21 +112,6 @@ struct Isa {
     for (const int32_t lane : bits.v) largest = static_cast<uint32_t>(lane) > largest ? static_cast<uint32_t>(lane) : largest;
     return largest;
   }
-  /// out[r] = sum of the lanes of row r.
-  template <size_t kRows>
-  static MNEME_INLINE void sum_rows(const Floats (&v)[kRows], float* out) {
-    for (size_t r = 0; r < kRows; ++r) out[r] = sum(v[r]);
-  }
-  /// scale[r] = max(factor * largest lane of row r, least) and its inverse; the lanes are bits of floats without a sign, NaN
-  /// above all.
-  template <size_t kRows>
-  static MNEME_INLINE void scale_rows(const Ints (&v)[kRows], float factor, float least, float* scale, float* inverse) {
-    for (size_t r = 0; r < kRows; ++r) {
-      const float product = std::bit_cast<float>(largest_bits(v[r])) * factor;
-      scale[r] = product < least ? least : product;
-      inverse[r] = 1 / scale[r];
-    }
-  }
   /// v * factor to the nearest integers 128 * high + low, low in [0, 127].
   static MNEME_INLINE void split_vector(const Floats& v, float factor, int8_t* high, int8_t* low) {
     for (size_t r = 0; r < kStripeRows; ++r) {
@@ -138,12 +120,6 @@ struct Isa {
       high[r] = static_cast<int8_t>(n >> 7);
       low[r] = static_cast<int8_t>(n & 127);
     }
-  }
-  static constexpr bool kTransposedDigits = false;  ///< Digits lie in the order of depths.
-  /// 64 floats times a factor for each half to the nearest integers 128 * high + low, low in [0, 127].
-  static MNEME_INLINE void split(const Floats (&v)[4], float first_factor, float second_factor, int8_t* high,
-                                 int8_t* low) {
-    for (size_t i = 0; i < 4; ++i) split_vector(v[i], i < 2 ? first_factor : second_factor, high + 16 * i, low + 16 * i);
   }
 
   static MNEME_INLINE Floats zero_floats() { return set_floats(0); }
