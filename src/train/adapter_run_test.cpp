@@ -174,6 +174,41 @@ TEST_F(AdapterRun, FineTunesAllWeightsOfABase) {
   EXPECT_TRUE(file.metadata().has("tokenizer.chat_template"));
 }
 
+/// LoRA without a base: adapted matrices stay as they were drawn, in no checkpoint, and are exported with the adapter
+/// added.
+TEST_F(AdapterRun, LearnsAboveRandomMatrices) {
+  replace("[tokenizer]", "[adapter]\nrank = 4\nalpha = 8\ntargets = [\"all\"]\n[tokenizer]");
+  Ledger ledger;
+  const auto whole = make(ledger, "whole", false);
+  EXPECT_EQ(whole->model().trained_list().size(), 1u + 5 + 2 * 14) << "embedding, norms and factors";
+  const auto matrix = [](LlamaModel<float>& model) {
+    const Parameter<float>& p = *model.parameters().find("blk.1.ffn_up.weight");
+    return std::vector<float>(p.value, p.value + p.size());
+  };
+  const std::vector<float> drawn = matrix(whole->model());
+  EXPECT_GT(*std::max_element(drawn.begin(), drawn.end()), 0.02f);
+  const RandomBatch data(500, {0, 100}, 3);
+  const auto loss = [&](LlamaModel<float>& model) {
+    Executor<float> executor(ledger, model.program(), model.parameter_list());
+    executor.evaluate(data.view());
+    return model.loss().loss();
+  };
+  const double before = loss(whole->model());
+  EXPECT_TRUE(whole->run());
+  EXPECT_EQ(matrix(whole->model()), drawn);
+  const double after = loss(whole->model());
+  EXPECT_NE(after, before);
+
+  FinishedRun run = load_run(ledger, folder_.file("whole"));
+  EXPECT_EQ(loss(*run.model), after);
+  export_gguf(folder_.file("model.gguf"), "t", *run.model, *run.tokenizer, DType::kF32);
+  const ModelFile file = open_gguf(folder_.file("model.gguf"));
+  LlamaModel<float> added(ledger, llama_sizes_of(file), GemmFormat::kFull);
+  load_weights(file, added);
+  EXPECT_NE(matrix(added), drawn);
+  EXPECT_NEAR(loss(added), after, 1e-5 * after);
+}
+
 TEST_F(AdapterRun, MemoryLimitCountsThePackedBase) {
   make_base(DType::kQ8_0);
   stand_on(folder_.file("base.gguf"), "[adapter]\nrank = 2\n");
@@ -197,7 +232,8 @@ TEST_F(AdapterRun, RecipesThatContradictThemselvesAreRefused) {
   };
   EXPECT_EQ(why("b", "[adapter]\n"), "no error");
   EXPECT_THAT(why("b", "width = 32\n[adapter]\n"), HasSubstr("beside those of the base"));
-  EXPECT_THAT(why("", "[adapter]\n"), HasSubstr("expected model.base"));
+  EXPECT_THAT(why("", "[adapter]\nteacher = \"t\"\n"), HasSubstr("teacher: expected model.base"));
+  EXPECT_THAT(why("", "[adapter]\nbelow = [\"t\"]\n"), HasSubstr("below: expected model.base"));
   EXPECT_THAT(why("b", "[adapter]\nstart = \"svd\"\n"), HasSubstr("adapter.teacher"));
   EXPECT_THAT(why("b", "[adapter]\ntargets = [\"attn_x\"]\n"), HasSubstr("attn_x"));
   EXPECT_THAT(why("b", "[quantization]\nweights = \"Q9_9\"\n"), HasSubstr("Q9_9"));

@@ -24,9 +24,7 @@ void subtract(const TensorView& teacher, const Parameter<float>& weight, const s
     }
   });
   for (const LowRank<float>& term : terms) {
-    if (!term.a->frozen) continue;
-    gemm({weight.rows, columns, term.rank(), false, false, term.rank(), columns, columns}, -term.scale, term.b->value,
-         term.a->value, 1.0f, difference);
+    if (term.a->frozen) term.add_to(difference, -1.0f);
   }
 }
 

@@ -109,10 +109,12 @@ void add_vocabulary(const TrainTokenizer& tokenizer, Metadata& metadata) {
   metadata.set_string("tokenizer.chat_template", chat_template());
 }
 
-/// Values as training saw them, where encoding doesn't round like that by itself.
-std::vector<float> exported_values(const Parameter<float>& parameter, const WeightRounding& rounding) {
+/// Values as training saw them: with adapters added, W + s B A, and rounded where encoding doesn't do so by itself.
+std::vector<float> exported_values(const LlamaModel<float>& model, const Parameter<float>& parameter,
+                                   const WeightRounding& rounding) {
   std::vector<float> values(parameter.size());
   for (size_t i = 0; i < parameter.rows; ++i) copy_row(parameter, i, values.data() + i * parameter.columns);
+  for (const LowRank<float>& term : model.low_rank_of(parameter)) term.add_to(values.data());
   if (rounding.kind != WeightRounding::Kind::kTernary && rounding.kind != WeightRounding::Kind::kFloat) return values;
   std::vector<float> rounded(values.size());
   rounding.apply(values.data(), parameter.rows, parameter.columns, rounded.data());
@@ -156,6 +158,7 @@ struct Exported {
 std::vector<Exported> tensors_of(LlamaModel<float>& model, DType dtype) {
   std::vector<Exported> tensors;
   for (const Parameter<float>& p : model.parameters().all()) {
+    if (p.role == Role::kAdapter) continue;
     const std::string name = stored_name(p.name);
     if (is_routed_expert(p.name) && !tensors.empty() && tensors.back().info.name == name) {
       tensors.back().parts.push_back(&p);
@@ -183,7 +186,7 @@ void write_matrix(const LlamaModel<float>& model, const Parameter<float>& parame
   }
   const DTypeInfo& type = dtype_info(dtype);
   std::vector<std::byte> row(row_bytes(dtype, parameter.columns));
-  const std::vector<float> values = exported_values(parameter, rounding_of(model, parameter));
+  const std::vector<float> values = exported_values(model, parameter, rounding_of(model, parameter));
   for (size_t i = 0; i < parameter.rows; ++i) {
     type.encode(values.data() + i * parameter.columns, nullptr, row.data(), parameter.columns);
     writer.write(row);

@@ -13,6 +13,8 @@ FinishedRun load_run(Ledger& ledger, const std::string& directory) {
   std::unique_ptr<ModelFile> base = open_base(run.recipe);
   run.recipe.model.vocabulary = run.tokenizer->size();
   static_cast<RunModel&>(run) = build_model(ledger, std::move(base), run.recipe);
+  // What is frozen at its drawn values is in no checkpoint.
+  if (run.recipe.adapter && run.base == nullptr) run.model->initialise(run.recipe.seed);
   const auto checkpoints = list_checkpoints(directory);
   if (checkpoints.empty()) fail(ErrorCode::kNotFound, "[run] expected a checkpoint in {}, found none", directory);
   for (size_t i = 0;; ++i) {

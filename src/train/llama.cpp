@@ -25,7 +25,11 @@ void LlamaSizes::check() const {
 
 template <typename T>
 LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, const LlamaOptions& options)
-    : sizes_(sizes), format_(options.format), rounding_(options.rounding), weight_rounding_(options.weight_rounding) {
+    : sizes_(sizes),
+      format_(options.format),
+      rounding_(options.rounding),
+      weight_rounding_(options.weight_rounding),
+      has_base_(options.base != nullptr) {
   sizes.check();
   if (options.experts != nullptr) experts_ = *options.experts;
   rope_ = std::make_shared<const RopeTable<T>>(sizes.context, sizes.head_dim(), sizes.rope_base);
@@ -43,14 +47,14 @@ LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, const LlamaOp
   Parameter<T>* head = &embedding;
   if (!sizes.tied_head) head = &parameters_.add("output.weight", Role::kHead, sizes.vocabulary, sizes.width);
   loss_ = &program_.template add<CrossEntropy<T>>({final_hidden_}, {}, head, options.format);
-  if (options.base != nullptr) freeze(ledger, *options.base);
+  if (has_base_) freeze(ledger, *options.base);
   if (options.plan_only && options.adapter != nullptr) {
     for (Parameter<T>& parameter : parameters_.all()) parameter.frozen = true;
   }
   add_adapters(options);
   if (options.plan_only) return;
   parameters_.allocate(ledger, options.bf16_weights);
-  load_frozen(options);
+  if (has_base_) load_frozen(options);
 }
 
 template <typename T>
@@ -100,6 +104,7 @@ void LlamaModel<T>::add_adapters(const LlamaOptions& options) {
            std::min(place.weight->rows, place.weight->columns), place.weight->name, adapter.rank);
     }
     add_term(place, place.weight->name, adapter.rank, scale, false);
+    place.weight->frozen = true;
   }
 }
 
@@ -268,7 +273,7 @@ void LlamaModel<T>::initialise(uint64_t seed) {
   const double residual = 1.0 / std::sqrt(2.0 * static_cast<double>(sizes_.n_layers));
   for (Parameter<T>& parameter : parameters_.all()) {
     PhiloxStream random(seed, ++stream);
-    if (parameter.frozen) continue;
+    if (parameter.frozen && has_base_) continue;
     const bool into_residual =
         parameter.name.find("attn_output") != std::string::npos || parameter.name.find("ffn_down") != std::string::npos;
     const double deviation = 0.02 * (into_residual ? residual : 1.0);

@@ -40,8 +40,10 @@ struct LlamaOptions {
   /// All its weights are frozen, its matrices stay as stored; with experts, those that these freeze. Outlives the
   /// model.
   const ModelFile* base = nullptr;
-  std::vector<const AdapterFile*> below;    ///< Frozen adapters of the base.
-  const AdapterOptions* adapter = nullptr;  ///< The adapter that is trained; null: everything but a base is.
+  std::vector<const AdapterFile*> below;  ///< Frozen adapters of the base.
+  /// The adapter that is trained; null: everything but a base is. Without a base, the matrices that it adapts stay at
+  /// the values they are drawn with, and all else is trained (LoRA from scratch).
+  const AdapterOptions* adapter = nullptr;
   /// Parameters get no memory and the program can't run; an adapter then needs no base. For planned_memory().
   bool plan_only = false;
   const ExpertOptions* experts = nullptr;  ///< Mixtures in place of feed-forward networks; null: none.
@@ -70,7 +72,7 @@ class LlamaModel {
   LlamaModel& operator=(const LlamaModel&) = delete;
 
   /// Normal weights of standard deviation 0.02, output projections scaled by 1 / sqrt(2 * layers); adapters as
-  /// AdapterOptions::Start::kZero; nothing that is frozen. A function of the seed.
+  /// AdapterOptions::Start::kZero; nothing that a base has. A function of the seed.
   void initialise(uint64_t seed);
 
   const LlamaSizes& sizes() const { return sizes_; }
@@ -123,6 +125,7 @@ class LlamaModel {
   GemmFormat format_;
   OperandRounding rounding_;
   WeightRounding weight_rounding_;
+  bool has_base_ = false;
   std::optional<ExpertOptions> experts_;
   std::vector<ExpertLayer<T>> expert_layers_;
   ParameterSet<T> parameters_;

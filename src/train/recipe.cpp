@@ -103,10 +103,11 @@ void read_adapter(Section s, Recipe& r) {
       s.complain("targets", fmt::format("expected names among {}, found {}", fmt::join(kTargets, ", "), target));
     }
   }
-  if (r.bf16_weights) s.complain("rank", "expected no model.weights with an adapter, whose base is stored as it is");
-  if (r.base.empty()) s.complain("rank", "expected model.base with an adapter, found none");
+  if (r.bf16_weights) s.complain("rank", "expected no model.weights with an adapter, below which matrices are frozen");
+  if (r.base.empty() && !a.below.empty()) s.complain("below", "expected model.base with it, found none");
+  if (r.base.empty() && !a.teacher.empty()) s.complain("teacher", "expected model.base with it, found none");
   if (r.rounding.operands != 0 || r.weight_rounding) {
-    s.complain("rank", "expected no precision or quantization with an adapter, whose base is stored as it is");
+    s.complain("rank", "expected no precision or quantization with an adapter, below which matrices are frozen");
   }
   if (a.teacher.empty()) {
     if (a.start == Start::kSvd) s.complain("start", "expected adapter.teacher with svd, found none");
@@ -187,8 +188,7 @@ void read_data(Section s, Recipe& r) {
   s.take("generated_programs", r.mixture.generated_programs);
   s.take("program_share", r.mixture.program_share, 0, 1);
   // Who brings texts of their own, or wants programs, usually wants those alone.
-  r.mixture.generated_dialogues =
-      r.sources.text.empty() && r.sources.chat.empty() && !r.mixture.generated_programs;
+  r.mixture.generated_dialogues = r.sources.text.empty() && r.sources.chat.empty() && !r.mixture.generated_programs;
   s.take("generated_dialogues", r.mixture.generated_dialogues);
   s.take("chat_share", r.mixture.chat_share, 0, 1);
   s.take("story_model", r.story_model);
@@ -270,9 +270,10 @@ void check_whole(Recipe& r, const toml::table& root, Problems& problems) {
   }
   const bool has_texts = !r.sources.books.empty() || !r.story_model.empty() || !r.sources.text.empty();
   if (!has_texts && r.sources.chat.empty() && !r.mixture.generated_programs) {
-    problems.add(root.source(),
-                 "expected data.text, data.chat, data.books, data.story_model or data.generated_programs, found none of "
-                 "them");
+    problems.add(
+        root.source(),
+        "expected data.text, data.chat, data.books, data.story_model or data.generated_programs, found none of "
+        "them");
   }
   if (!has_texts && r.mixture.generated_dialogues && (!r.sources.chat.empty() || r.mixture.generated_programs)) {
     problems.add(root.source(),

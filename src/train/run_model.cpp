@@ -84,7 +84,7 @@ RunModel build_model(Ledger& ledger, std::unique_ptr<ModelFile> base, const Reci
   options.weight_rounding = recipe.weight_rounding;
   options.bf16_weights = recipe.bf16_weights;
   if (recipe.adapter) {
-    options.format = GemmFormat::kFull;
+    if (run.base != nullptr) options.format = GemmFormat::kFull;
     options.base = run.base.get();
     options.adapter = &*recipe.adapter;
     for (const std::string& path : recipe.adapter->below) {

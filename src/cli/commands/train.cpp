@@ -28,7 +28,8 @@ struct TrainOptions {
 };
 
 void run_training(const TrainOptions& options, const GlobalOptions& global) {
-  const std::string directory = options.out.empty() ? "runs/" + std::filesystem::path(options.recipe).stem().string() : options.out;
+  const std::string directory =
+      options.out.empty() ? "runs/" + std::filesystem::path(options.recipe).stem().string() : options.out;
   const std::string text = read_text_file(options.recipe, uint64_t{16} << 20);
   train::Recipe recipe = train::parse_recipe(text, options.recipe);
   Ledger ledger(options.memory.empty() ? Ledger::kUnlimited : parse_byte_size(options.memory));
@@ -39,12 +40,16 @@ void run_training(const TrainOptions& options, const GlobalOptions& global) {
   watch.finish();
   const train::Progression& done = trainer.progression();
   if (global.json) {
-    const Json result = {{"complete", complete}, {"steps", done.step}, {"tokens", done.tokens}, {"seconds", done.seconds},
-                         {"loss_average", done.loss_average}, {"directory", directory}};
+    const Json result = {{"complete", complete},
+                         {"steps", done.step},
+                         {"tokens", done.tokens},
+                         {"seconds", done.seconds},
+                         {"loss_average", done.loss_average},
+                         {"directory", directory}};
     fmt::print("{}\n", result.dump());
   } else {
-    fmt::print("{} after {} steps, {} tokens; run directory {}\n", complete ? "complete" : "stopped (continue with --resume)",
-               done.step, done.tokens, directory);
+    fmt::print("{} after {} steps, {} tokens; run directory {}\n",
+               complete ? "complete" : "stopped (continue with --resume)", done.step, done.tokens, directory);
   }
 }
 
@@ -55,20 +60,22 @@ struct ExportOptions {
 void run_export(const ExportOptions& options, const GlobalOptions& global) {
   Ledger ledger;
   train::FinishedRun run = train::load_run(ledger, options.directory);
-  const auto& adapter = run.recipe.adapter;
+  // An adapter above random matrices is of use with them alone: they are added up.
+  const bool adapter = run.recipe.adapter && run.base != nullptr;
   const std::string name = options.type.empty() ? (adapter ? "F32" : "Q8_0") : options.type;
   const DTypeInfo* type = find_dtype(name);
   if (type == nullptr) fail(ErrorCode::kInvalidArgument, "[export] expected a type such as Q8_0, found {}", name);
   const std::string usual = options.directory + (adapter ? "/adapter.gguf" : "/model.gguf");
   const std::string out = options.out.empty() ? usual : options.out;
   if (adapter) {
-    train::export_adapter(out, run.recipe.name, *run.model, *adapter, *run.base, type->dtype);
+    train::export_adapter(out, run.recipe.name, *run.model, *run.recipe.adapter, *run.base, type->dtype);
   } else {
     train::export_gguf(out, run.recipe.name, *run.model, *run.tokenizer, type->dtype, run.base.get());
   }
   const uint64_t bytes = std::filesystem::file_size(out);
   if (global.json) {
-    fmt::print("{}\n", Json{{"file", out}, {"bytes", bytes}, {"type", type->name}, {"step", run.progression.step}}.dump());
+    fmt::print("{}\n",
+               Json{{"file", out}, {"bytes", bytes}, {"type", type->name}, {"step", run.progression.step}}.dump());
   } else {
     fmt::print("{}: {} as {}, step {}\n", out, format_byte_size(bytes), type->name, run.progression.step);
   }
@@ -112,7 +119,8 @@ void run_eval(const EvalOptions& options, const GlobalOptions& global) {
   Ledger ledger;
   train::FinishedRun run = train::load_run(ledger, options.directory);
   std::vector<std::string> stories;
-  if (std::filesystem::exists(options.directory + "/stories.txt")) stories = train::read_stories(options.directory + "/stories.txt");
+  if (std::filesystem::exists(options.directory + "/stories.txt"))
+    stories = train::read_stories(options.directory + "/stories.txt");
   const train::DataSources sources = train::open_sources(run.recipe.sources, std::move(stories));
   std::unique_ptr<ModelFile> other;
   if (!options.model.empty()) {
@@ -153,11 +161,15 @@ void run_eval(const EvalOptions& options, const GlobalOptions& global) {
   for (const size_t distance : options.distances.empty() ? usual : options.distances) {
     const auto score = train::measure_recall(executor, *run.model, *run.tokenizer, *sources.texts, distance,
                                              options.probes, batch_tokens, options.seed);
-    result["recall"].push_back({{"distance", distance}, {"value", score.value}, {"answer", score.answer}, {"refusal", score.refusal},
-                                {"answerable", score.n_answerable}, {"refusals", score.n_refusal}});
+    result["recall"].push_back({{"distance", distance},
+                                {"value", score.value},
+                                {"answer", score.answer},
+                                {"refusal", score.refusal},
+                                {"answerable", score.n_answerable},
+                                {"refusals", score.n_refusal}});
     if (!global.json) {
-      fmt::print("{:>6} tokens: value {:.1f} %, whole answer {:.1f} % of {}, refusal {:.1f} % of {}\n", distance, 100 * score.value,
-                 100 * score.answer, score.n_answerable, 100 * score.refusal, score.n_refusal);
+      fmt::print("{:>6} tokens: value {:.1f} %, whole answer {:.1f} % of {}, refusal {:.1f} % of {}\n", distance,
+                 100 * score.value, 100 * score.answer, score.n_answerable, 100 * score.refusal, score.n_refusal);
     }
   }
   if (global.json) fmt::print("{}\n", result.dump());
@@ -171,7 +183,8 @@ void add_train(CLI::App& app, GlobalOptions& global) {
   CLI::Option* recipe = command->add_option("RECIPE", options->recipe, "Recipe file (TOML)");
   command->add_option("-o,--out", options->out, "Run directory (default: runs/NAME-OF-RECIPE)");
   command->add_flag("--resume", options->resume, "Continue from the newest checkpoint of the run directory");
-  command->add_option("--memory", options->memory, "Limit for weights, gradients, optimizer and activations (default: none)");
+  command->add_option("--memory", options->memory,
+                      "Limit for weights, gradients, optimizer and activations (default: none)");
   command->footer("Example:\n  mneme train recipes/pocket.toml --memory 1G --out runs/pocket");
 
   auto exporting = std::make_shared<ExportOptions>();
@@ -195,12 +208,16 @@ void add_train(CLI::App& app, GlobalOptions& global) {
   report_command->callback([reporting, &global] { run_report(*reporting, global); });
 
   auto evaluating = std::make_shared<EvalOptions>();
-  CLI::App* eval_command = command->add_subcommand("eval", "Recall of held-out facts and text loss of the newest checkpoint");
+  CLI::App* eval_command =
+      command->add_subcommand("eval", "Recall of held-out facts and text loss of the newest checkpoint");
   eval_command->add_option("DIR", evaluating->directory, "Run directory")->required();
   eval_command->add_option("--model", evaluating->model,
                            "Measure this GGUF file of the same vocabulary instead, such as the base of an adapter");
-  eval_command->add_option("--distance", evaluating->distances, "Tokens between fact and question (default: the recipe's)");
-  eval_command->add_option("--probes", evaluating->probes, "Questions per distance")->capture_default_str()->check(CLI::Range(1, 100000));
+  eval_command->add_option("--distance", evaluating->distances,
+                           "Tokens between fact and question (default: the recipe's)");
+  eval_command->add_option("--probes", evaluating->probes, "Questions per distance")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
   eval_command->add_option("--seed", evaluating->seed, "Seed of the probes")->capture_default_str();
   eval_command->footer("Example:\n  mneme train eval runs/pocket --distance 512 --distance 3000");
   eval_command->callback([evaluating, &global] { run_eval(*evaluating, global); });

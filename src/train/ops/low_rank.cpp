@@ -29,6 +29,12 @@ void LowRank<T>::backward(const T* x, const T* dy, size_t n, T* scratch, T* dx) 
   }
 }
 
+template <typename T>
+void LowRank<T>::add_to(T* w, T sign) const {
+  const size_t r = rank(), in = a->columns, out = b->rows;
+  gemm({out, in, r, false, false, r, in, in}, sign * scale, b->value, a->value, T{1}, w);
+}
+
 template struct LowRank<float>;
 template struct LowRank<double>;
 

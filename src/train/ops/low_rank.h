@@ -21,6 +21,8 @@ struct LowRank {
   /// Adds to dx [n, inputs] and to the gradients of A and B; `scratch` has 2 n r values. With u = x A^T and
   /// du = scale * dy B: dB += scale * dy^T u, dA += du^T x, dx += du A.
   void backward(const T* x, const T* dy, size_t n, T* scratch, T* dx) const;
+  /// w [outputs, inputs] += sign * scale * B A.
+  void add_to(T* w, T sign = T{1}) const;
 };
 
 extern template struct LowRank<float>;
