@@ -93,7 +93,7 @@ CskvKv::CskvKv(const KvShape& shape, const KvChoices& choices, uint64_t max_toke
 CskvKv::~CskvKv() = default;
 
 void CskvKv::extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) {
-  runs_.emplace(rows.angles != nullptr ? &rows.angles->spec() : nullptr, kBlockTokens);
+  runs_.emplace(rows.angles != nullptr ? &rows.angles->spec() : nullptr);
   BlockKv::extend(rows, queries, out, out_stride);
   runs_.reset();
 }
@@ -216,7 +216,7 @@ void CskvKv::decode(uint64_t block, size_t head, const RopeSpec* rope, float* ke
   std::vector<std::byte> room;
   layout_->key_map.decode(basis().key_basis.data(), key_features(block, room), kBlockTokens, head * key_dim, key_dim,
                           keys, key_dim);
-  RopeRuns(rope, kBlockTokens).rotate(keys, key_dim, kBlockTokens, static_cast<int64_t>(block * kBlockTokens));
+  RopeRuns(rope).rotate(keys, key_dim, kBlockTokens, static_cast<int64_t>(block * kBlockTokens));
   layout_->value_map.decode(basis().value_basis.data(), value_features(block, room), kBlockTokens, head * value_dim,
                             value_dim, values, value_dim);
 }

@@ -31,6 +31,10 @@ void FeatureMap::encode(const float* basis, const float* rows, size_t n, std::by
   });
 }
 
+void FeatureMap::cut(const float* basis, size_t begin, size_t count, float* out) const {
+  for (size_t i = 0; i < rank; ++i) std::copy_n(basis + i * channels + begin, count, out + i * count);
+}
+
 void FeatureMap::decode(const float* basis, const std::byte* features, size_t n, size_t begin, size_t count, float* out,
                         size_t out_stride) const {
   std::vector<float> z(n * rank);

@@ -23,6 +23,8 @@ struct FeatureMap {
 
   /// features [n, rank] f16 of rows [n, channels].
   void encode(const float* basis, const float* rows, size_t n, std::byte* features) const;
+  /// Channels [begin, begin + count) of a basis side by side, [rank, count]: the basis of a map of `count` channels.
+  void cut(const float* basis, size_t begin, size_t count, float* out) const;
   /// out [n, count] = channels [begin, begin + count) of the rows that `features` [n, rank] stand for; rows of out
   /// `out_stride` floats apart. A row does not depend on the rows beside it.
   void decode(const float* basis, const std::byte* features, size_t n, size_t begin, size_t count, float* out,

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <limits>
 
 #include "base/checked_math.h"
 #include "kernels/attention_parts.h"
+#include "kernels/selection.h"
 #include "kernels/vector_ops.h"
 
 namespace mneme {
@@ -65,31 +65,35 @@ void Landmarks::choose(size_t head, const float* q, size_t n_rows, const KvQueri
   float* const worth = scores.data() + n_rows * n_chunks;
   std::fill_n(worth, n_chunks, 0.0f);
   if (!all) {
-    kernels::score_rows(q, key_dim_, n_rows, {at(0, head), row_bytes_, DType::kF16}, n_chunks, key_dim_, scores.data(),
-                        n_chunks);
+    std::vector<float> scaled(n_rows * key_dim_);
+    ops.scale(q, how.scale, scaled.size(), scaled.data());
+    kernels::score_rows(scaled.data(), key_dim_, n_rows, {at(0, head), row_bytes_, DType::kF16}, n_chunks, key_dim_,
+                        scores.data(), n_chunks);
     for (size_t r = 0; r < n_rows; ++r) {
       float* const row = scores.data() + r * n_chunks;
-      ops.scale(row, how.scale, n_chunks, row);
       if (how.softcap > 0) ops.softcap(row, how.softcap, n_chunks, row);
       for (const int32_t chunk : excluded) row[chunk] = -std::numeric_limits<float>::infinity();
       ops.softmax(row, n_chunks, row);
-      for (size_t i = 0; i < n_chunks; ++i) worth[i] = row[i] > worth[i] ? row[i] : worth[i];  // a NaN is worth nothing
+      kernels::keep_larger(row, n_chunks, worth);  // a NaN is worth nothing
     }
   }
   for (const int32_t chunk : excluded) worth[chunk] = -1;
   float bound = 0;  // chunks above it are chosen, and the first ones at it
   size_t at_bound = n;
   if (!all) {
-    float* const sorted = scores.data();
-    std::copy_n(worth, n_chunks, sorted);
-    std::nth_element(sorted, sorted + n - 1, sorted + n_chunks, std::greater<>());
-    bound = sorted[n - 1];
-    at_bound = n - static_cast<size_t>(std::count_if(sorted, sorted + n, [&](float x) { return x > bound; }));
+    bound = kernels::nth_largest(worth, n_chunks, n);
+    at_bound = n - kernels::count_larger(worth, n_chunks, bound);
   }
-  for (size_t i = 0; i < n_chunks && out.size() < n; ++i) {
-    if (worth[i] < bound || (worth[i] == bound && at_bound == 0)) continue;
-    if (worth[i] == bound) --at_bound;
-    out.push_back(static_cast<int32_t>(i));
+  constexpr size_t kRun = 64;  // runs without one are passed over
+  const float below = std::nextafter(bound, -1.0f);
+  for (size_t begin = 0; begin < n_chunks && out.size() < n; begin += kRun) {
+    const size_t end = std::min(n_chunks, begin + kRun);
+    if (kernels::count_larger(worth + begin, end - begin, below) == 0) continue;
+    for (size_t i = begin; i < end && out.size() < n; ++i) {
+      if (worth[i] < bound || (worth[i] == bound && at_bound == 0)) continue;
+      if (worth[i] == bound) --at_bound;
+      out.push_back(static_cast<int32_t>(i));
+    }
   }
 }
 

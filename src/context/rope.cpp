@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "kernels/vector_ops.h"
 
@@ -14,6 +15,22 @@ namespace {
 double yarn_border(const RopeParameters& p, double turns) {
   return static_cast<double>(p.n_rot) * std::log(p.original_context / (2 * std::numbers::pi * turns)) /
          (2 * std::log(p.base));
+}
+
+std::shared_ptr<const std::vector<float>> make_digits(const std::vector<float>& frequency) {
+  constexpr size_t kTurns = RopeSpec::kDigits << RopeSpec::kDigitBits;
+  const size_t n_pairs = frequency.size();
+  std::vector<float> turns(2 * kTurns * n_pairs);
+  for (size_t j = 0; j < kTurns; ++j) {
+    const size_t k = j >> RopeSpec::kDigitBits, digit = j % (size_t{1} << RopeSpec::kDigitBits);
+    const double position = std::ldexp(static_cast<double>(digit), static_cast<int>(k * RopeSpec::kDigitBits));
+    for (size_t i = 0; i < n_pairs; ++i) {
+      const double angle = position * static_cast<double>(frequency[i]);
+      turns[j * n_pairs + i] = static_cast<float>(std::cos(angle));
+      turns[(kTurns + j) * n_pairs + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  return std::make_shared<const std::vector<float>>(std::move(turns));
 }
 
 }  // namespace
@@ -45,6 +62,7 @@ RopeSpec make_rope(const RopeParameters& p) {
   double magnitude = p.attention_factor;
   if (p.yarn) magnitude *= 1 + 0.1 * std::log(1 / p.frequency_scale);
   spec.magnitude = static_cast<float>(magnitude);
+  spec.digits = make_digits(spec.frequency);
   return spec;
 }
 
@@ -69,46 +87,55 @@ void RopeAngles::rotate(float* x, size_t n_heads, size_t head_dim, size_t token)
   for (size_t head = 0; head < n_heads; ++head) turn(x + head * head_dim, cosines(token), sines(token), n_pairs_);
 }
 
-RopeRuns::RopeRuns(const RopeSpec* spec, size_t longest) : spec_(spec) {
-  if (spec == nullptr || spec->pairing == RopeSpec::Pairing::kNone) {
-    spec_ = nullptr;
-    return;
-  }
-  for (size_t step = 0; step < longest; ++step) {
-    for (const float frequency : spec->frequency) {
-      const double angle = static_cast<double>(step) * static_cast<double>(frequency);
-      cosines_.push_back(static_cast<float>(std::cos(angle)));
-      sines_.push_back(static_cast<float>(std::sin(angle)));
-    }
+namespace {
+
+/// Cosines and sines of n_pairs angles.
+struct Turns {
+  const float *cosines, *sines;
+};
+
+Turns digit_turns(const RopeSpec& spec, size_t k, size_t digit) {
+  const size_t n_pairs = spec.n_pairs(), n_turns = RopeSpec::kDigits << RopeSpec::kDigitBits;
+  const float* const cosines = spec.digits->data() + ((k << RopeSpec::kDigitBits) + digit) * n_pairs;
+  return {cosines, cosines + n_turns * n_pairs};
+}
+
+/// Adds the angles of b to those of cosines and sines.
+void add_turns(Turns b, size_t n_pairs, float* cosines, float* sines) {
+  for (size_t i = 0; i < n_pairs; ++i) {
+    const float cosine = cosines[i] * b.cosines[i] - sines[i] * b.sines[i];
+    sines[i] = sines[i] * b.cosines[i] + cosines[i] * b.sines[i];
+    cosines[i] = cosine;
   }
 }
 
+}  // namespace
+
 void RopeRuns::turn(float* rows, size_t stride, size_t n, int64_t position, bool back) const {
-  if (spec_ == nullptr) return;
+  if (spec_ == nullptr || spec_->pairing == RopeSpec::Pairing::kNone) return;
+  constexpr int64_t kMask = (int64_t{1} << RopeSpec::kDigitBits) - 1;
+  assert(position >= 0 && (position + static_cast<int64_t>(n)) >> RopeSpec::kDigits * RopeSpec::kDigitBits == 0);
   const size_t n_pairs = spec_->n_pairs();
-  assert(n * n_pairs <= cosines_.size());
-  const float magnitude = back ? 1 / spec_->magnitude : spec_->magnitude, sign = back ? -1.0f : 1.0f;
+  const float magnitude = back ? 1 / spec_->magnitude : spec_->magnitude;
   std::vector<float> angles(4 * n_pairs);
   float* const first_cosine = angles.data();
   float* const first_sine = first_cosine + n_pairs;
   float* const cosine = first_sine + n_pairs;
   float* const sine = cosine + n_pairs;
-  for (size_t i = 0; i < n_pairs; ++i) {
-    // In double down to one turn: see RopeAngles.
-    const double angle = std::remainder(static_cast<double>(position) * static_cast<double>(spec_->frequency[i]),
-                                        2 * std::numbers::pi);
-    first_cosine[i] = magnitude * std::cos(static_cast<float>(angle));
-    first_sine[i] = magnitude * std::sin(static_cast<float>(angle));
-  }
   const kernels::VectorOps& ops = kernels::vector_ops();
   const auto rotate = spec_->pairing == RopeSpec::Pairing::kHalves ? ops.rope_halves : ops.rope_interleaved;
-  for (size_t t = 0; t < n; ++t) {
-    const float* const step_cosine = cosines_.data() + t * n_pairs;
-    const float* const step_sine = sines_.data() + t * n_pairs;
-    for (size_t i = 0; i < n_pairs; ++i) {
-      cosine[i] = first_cosine[i] * step_cosine[i] - first_sine[i] * step_sine[i];
-      sine[i] = sign * (first_sine[i] * step_cosine[i] + first_cosine[i] * step_sine[i]);
+  for (size_t t = 0; t < n; ++t, ++position) {
+    if (t == 0 || (position & kMask) == 0) {  // all digits but the last
+      std::fill_n(first_cosine, n_pairs, magnitude);
+      std::fill_n(first_sine, n_pairs, 0.0f);
+      for (size_t k = 1; k < RopeSpec::kDigits; ++k) {
+        const auto digit = static_cast<size_t>(position >> k * RopeSpec::kDigitBits & kMask);
+        if (digit != 0) add_turns(digit_turns(*spec_, k, digit), n_pairs, first_cosine, first_sine);
+      }
     }
+    std::copy_n(first_cosine, 2 * n_pairs, cosine);
+    add_turns(digit_turns(*spec_, 0, static_cast<size_t>(position & kMask)), n_pairs, cosine, sine);
+    if (back) ops.scale(sine, -1.0f, n_pairs, sine);
     rotate(rows + t * stride, cosine, sine, n_pairs);
   }
 }

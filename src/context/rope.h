@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -18,6 +19,10 @@ struct RopeSpec {
   Pairing pairing = Pairing::kNone;
   std::vector<float> frequency;  ///< [n_pairs] radians per position; dimensions from 2 * n_pairs on pass through.
   float magnitude = 1.0f;        ///< Multiplies cosine and sine.
+  /// [kDigits][64][n_pairs] cosines, then as many sines, of d * 64^k * frequency[i] for digit k = d of a position.
+  std::shared_ptr<const std::vector<float>> digits;
+
+  static constexpr size_t kDigitBits = 6, kDigits = 6;
 
   size_t n_pairs() const { return frequency.size(); }
 };
@@ -58,14 +63,14 @@ class RopeAngles {
   std::vector<float> cosines_, sines_;
 };
 
-/// Rotations of runs of consecutive positions anywhere, for stores that keep keys unrotated: one sine and cosine
-/// a run and pair, the others by the addition theorem.
+/// Rotations of runs of consecutive positions anywhere, for stores that keep keys unrotated. Sines and cosines are put
+/// together from those of the digits of a position by the addition theorem, exact to a few units of f32.
 class RopeRuns {
  public:
-  /// For runs of up to `longest` positions. `spec` (null: no rotation) outlives this.
-  RopeRuns(const RopeSpec* spec, size_t longest);
+  /// `spec` (null: no rotation) outlives this.
+  explicit RopeRuns(const RopeSpec* spec) : spec_(spec) {}
 
-  /// Rotates n <= longest rows, `stride` floats apart, by the angles of `position`, `position` + 1, ...
+  /// Rotates n rows, `stride` floats apart, by the angles of `position` (below 2^36), `position` + 1, ...
   void rotate(float* rows, size_t stride, size_t n, int64_t position) const { turn(rows, stride, n, position, false); }
   /// The inverse, the magnitude included.
   void rotate_back(float* rows, size_t stride, size_t n, int64_t position) const { turn(rows, stride, n, position, true); }
@@ -74,7 +79,6 @@ class RopeRuns {
   void turn(float* rows, size_t stride, size_t n, int64_t position, bool back) const;
 
   const RopeSpec* spec_;
-  std::vector<float> cosines_, sines_;  ///< [longest, n_pairs] of the steps inside a run.
 };
 
 }  // namespace mneme

@@ -15,16 +15,23 @@ namespace mneme {
 
 void ShadowKv::attend_generated(const KvQueries& queries, size_t token, int64_t position, float* out) {
   const size_t group = queries.n_heads / shape_.n_kv_heads;
+  const bool in_memory = values_->in_memory(0) != nullptr;
   parallel_dynamic(shape_.n_kv_heads, [&](size_t head) {
     Head& state = heads_[head];
     choose(head, queries.q + token * queries.q_stride + head * group * shape_.key_dim, queries, state);
     find_places(state);
+    if (!in_memory) return;
+    rebuild_missing(head);
+    copy_missing(head);
+    attend_chosen(head, queries, token, position, out);
   });
   for (const Head& state : heads_) {
     fetches_.wanted += state.chosen.size();
     fetches_.resident += state.chosen.size() - state.missing.size();
+    if (in_memory) fetches_.bytes += state.missing.size() * kChunk * tail_.value_row_bytes();
   }
-  bring_missing();
+  if (in_memory) return;
+  read_missing();
   if (!trouble_.empty()) return;
   parallel_dynamic(shape_.n_kv_heads, [&](size_t head) { attend_chosen(head, queries, token, position, out); });
 }
@@ -64,35 +71,54 @@ void ShadowKv::find_places(Head& state) const {
   state.resident = std::move(resident);
 }
 
-/// Fills the slots of missing chunks.
-void ShadowKv::bring_missing() {
-  if (values_->in_memory(0) == nullptr) {
-    read_missing();
-    return;
-  }
+/// Values of missing chunks, from memory.
+void ShadowKv::copy_missing(size_t head) {
   const size_t value_row = tail_.value_row_bytes();
-  parallel_dynamic(shape_.n_kv_heads, [&](size_t head) {
-    rebuild_missing(head);
-    for (const Slot& slot : heads_[head].missing) {
-      const auto chunk = static_cast<size_t>(slot.chunk);
-      const std::byte* const from =
-          values_->in_memory(chunk / kBlockChunks) + (head * kBlock + chunk % kBlockChunks * kChunk) * value_row;
-      std::memcpy(pair_at(slots_, slot.slot, head) + kChunk * tail_.key_row_bytes(), from, kChunk * value_row);
-    }
-  });
-  for (const Head& state : heads_) fetches_.bytes += state.missing.size() * kChunk * value_row;
-}
-
-void ShadowKv::rebuild_missing(size_t head) {
-  std::vector<float> keys(kChunk * shape_.key_dim);
   for (const Slot& slot : heads_[head].missing) {
     const auto chunk = static_cast<size_t>(slot.chunk);
-    rebuild(chunk / kBlockChunks, chunk % kBlockChunks * kChunk, kChunk, head, *runs_, keys.data());
-    kernels::vector_ops().f32_to_f16(keys.data(), keys.size(), pair_at(slots_, slot.slot, head));
+    const std::byte* const from =
+        values_->in_memory(chunk / kBlockChunks) + (head * kBlock + chunk % kBlockChunks * kChunk) * value_row;
+    std::memcpy(pair_at(slots_, slot.slot, head) + kChunk * tail_.key_row_bytes(), from, kChunk * value_row);
   }
 }
 
-/// From the file, in batches; keys are rebuilt while the first is read.
+/// Keys of missing chunks.
+void ShadowKv::rebuild_missing(size_t head) {
+  const std::span<const Slot> missing = heads_[head].missing;
+  const size_t dim = shape_.key_dim;
+  if (!fitted()) {  // exact keys
+    for (const Slot& slot : missing) {
+      const auto chunk = static_cast<size_t>(slot.chunk);
+      std::memcpy(pair_at(slots_, slot.slot, head),
+                  exact_keys(chunk / kBlockChunks, head) + chunk % kBlockChunks * kChunk * tail_.key_row_bytes(),
+                  kChunk * tail_.key_row_bytes());
+    }
+    return;
+  }
+  if (missing.empty()) return;
+  // Some chunks at once, from the head's part of the basis, which stays in the first cache.
+  constexpr size_t kAtOnce = 3;
+  const FeatureMap map{dim, map_.rank};
+  const size_t chunk_bytes = kChunk * map.row_bytes();
+  std::vector<float> part(map.rank * dim), keys(kAtOnce * kChunk * dim);
+  std::vector<std::byte> rows(kAtOnce * chunk_bytes);
+  map_.cut(basis(), head * dim, dim, part.data());
+  for (size_t begin = 0; begin < missing.size(); begin += kAtOnce) {
+    const auto some = missing.subspan(begin, std::min(kAtOnce, missing.size() - begin));
+    for (size_t i = 0; i < some.size(); ++i) {
+      std::memcpy(rows.data() + i * chunk_bytes, features(0) + static_cast<size_t>(some[i].chunk) * chunk_bytes,
+                  chunk_bytes);
+    }
+    map.decode(part.data(), rows.data(), some.size() * kChunk, 0, dim, keys.data(), dim);
+    for (size_t i = 0; i < some.size(); ++i) {
+      float* const chunk_keys = keys.data() + i * kChunk * dim;
+      runs_->rotate(chunk_keys, dim, kChunk, int64_t{some[i].chunk} * int64_t{kChunk});
+      kernels::vector_ops().f32_to_f16(chunk_keys, kChunk * dim, pair_at(slots_, some[i].slot, head));
+    }
+  }
+}
+
+/// Fills the slots of missing chunks from the file, in batches; keys are rebuilt while the first is read.
 void ShadowKv::read_missing() {
   struct Piece {
     size_t head, request, skip;

@@ -108,8 +108,7 @@ size_t ShadowKv::given_at_once() const {
 }
 
 void ShadowKv::extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) {
-  const bool whole_blocks = queries.role == TokenRole::kGiven || rows.n_tokens >= tail_room();
-  runs_.emplace(rows.angles != nullptr ? &rows.angles->spec() : nullptr, whole_blocks ? kBlock : kChunk);
+  runs_.emplace(rows.angles != nullptr ? &rows.angles->spec() : nullptr);
   StreamedKv::extend(rows, queries, out, out_stride);
   runs_.reset();
 }
@@ -130,7 +129,7 @@ void ShadowKv::rebuild(uint64_t block, size_t first, size_t n, size_t head, cons
 }
 
 void ShadowKv::decode_keys(uint64_t block, size_t head, const RopeSpec* rope, float* keys) const {
-  rebuild(block, 0, kBlock, head, RopeRuns(rope, kBlock), keys);
+  rebuild(block, 0, kBlock, head, RopeRuns(rope), keys);
 }
 
 void ShadowKv::attend_blocks(const KvQueries& queries, size_t first, size_t n, uint64_t begin, uint64_t end, float* out,

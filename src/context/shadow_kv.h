@@ -109,8 +109,8 @@ class ShadowKv : public StreamedKv {
   void attend_generated(const KvQueries& queries, size_t token, int64_t position, float* out) override;
   void choose(size_t head, const float* q, const KvQueries& how, Head& state) const;
   void find_places(Head& state) const;
-  void bring_missing();
   void rebuild_missing(size_t head);
+  void copy_missing(size_t head);
   void read_missing();
   void attend_chosen(size_t head, const KvQueries& queries, size_t token, int64_t position, float* out);
 

@@ -33,7 +33,7 @@ void StreamedKv::extend(const KvRows& rows, const KvQueries& queries, float* out
     const size_t n = std::min(rows.n_tokens - done, tail_room());
     const int64_t position = n_tokens_;
     append(rows, done, n);
-    for (size_t t = 0; t < n && trouble_.empty(); ++t) {
+    for (size_t t = 0; t < n && trouble_.empty() && queries.n_heads > 0; ++t) {
       attend_generated(queries, done + t, position + static_cast<int64_t>(t), out + (done + t) * out_stride);
     }
     done += n;
@@ -74,12 +74,15 @@ void StreamedKv::extend_given(const KvRows& rows, const KvQueries& all_queries, 
   sum_.assign(queries.n_heads * n_given_, 0.0f);
   for (size_t t = 0; t < n_given_; ++t) std::fill_n(out + t * out_stride, queries.n_heads * shape_.value_dim, 0.0f);
   const uint64_t common = n_sealed_;
-  attend_blocks(queries, 0, n_given_, 0, common, out, out_stride);
+  const bool asks = queries.n_heads > 0;
+  if (asks) attend_blocks(queries, 0, n_given_, 0, common, out, out_stride);
   for (size_t done = 0; done < n_given_;) {
     const size_t n = std::min(n_given_ - done, tail_room());
     append(rows, begin + done, n);
-    attend_blocks(queries, done, n, common, n_sealed_, out, out_stride);
-    attend_tail(queries, done, n, out, out_stride);
+    if (asks) {
+      attend_blocks(queries, done, n, common, n_sealed_, out, out_stride);
+      attend_tail(queries, done, n, out, out_stride);
+    }
     done += n;
     seal_if_due();
   }

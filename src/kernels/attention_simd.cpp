@@ -27,6 +27,7 @@ constexpr size_t kScratchFloats = 16 * kMaxAttentionDim;
 constexpr size_t kPanelRows = 24;
 /// Up to so many rows keys and values are converted where they are used, which beats a detour over scratch.
 constexpr size_t kStoredRows = 12;
+constexpr size_t kSecondCacheBytes = size_t{256} << 10;
 /// Keys of a block: a power of two that depends on the dimensions alone, so that splitting a run at a multiple of 64 keys
 /// changes nothing.
 size_t block_keys(size_t head_dim, size_t value_dim) {
@@ -209,6 +210,10 @@ void score_all(const float* q, size_t q_stride, size_t n_rows, const StoredRows&
   alignas(64) float padded[kTileRows * kMaxAttentionDim];
   alignas(64) float block[kTileRows * kScoreStride];
   const size_t stride = (dim + kLanes - 1) / kLanes * kLanes;
+  // What may lie in the second cache is not asked for ahead.
+  const RowsAhead ahead = n_keys * keys.stride_bytes < kSecondCacheBytes
+                              ? RowsAhead()
+                              : RowsAhead(keys.data, n_keys, dim * Source::kBytes, keys.stride_bytes, nullptr);
   for (size_t row = 0, n; row < n_rows; row += n) {
     n = tile_rows(n_rows - row);
     for (size_t r = 0; r < n; ++r) {
@@ -217,7 +222,7 @@ void score_all(const float* q, size_t q_stride, size_t n_rows, const StoredRows&
     }
     for (size_t j = 0; j < n_keys; j += kScoreStride) {
       const size_t here = std::min(kScoreStride, n_keys - j);
-      stored_scores<Source>(n, {padded, stride, dim, keys.data + j * keys.stride_bytes, keys.stride_bytes, block, {}}, 0,
+      stored_scores<Source>(n, {padded, stride, dim, keys.data + j * keys.stride_bytes, keys.stride_bytes, block, ahead}, 0,
                             here);
       for (size_t r = 0; r < n; ++r) std::copy_n(block + r * kScoreStride, here, scores + (row + r) * scores_stride + j);
     }
