@@ -8,36 +8,18 @@
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "base/checked_math.h"
 #include "base/error.h"
+#include "budget/map_ahead.h"
 #include "budget/page_pool.h"
 
 namespace mneme {
 namespace {
 
 constexpr size_t kPageBytes = 4096;
-#ifndef MADV_POPULATE_READ
-constexpr int MADV_POPULATE_READ = 22, MADV_POPULATE_WRITE = 23;
-#endif
-
-/// Fills the page tables now instead of one page at each first touch. The pages exist, so only the tables could fail.
-void populate(std::byte* start, size_t bytes, bool writable) {
-  int result = 0;
-  do {
-    result = ::madvise(start, bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
-  } while (result != 0 && errno == EINTR);
-  if (result != 0 && errno != EINVAL) {  // EINVAL: a system before Linux 5.14, which fills them at first touch
-    fail(ErrorCode::kOutOfBudget, "[map pages] the system has no memory left for {} bytes: {}", bytes,
-         std::strerror(errno));
-  }
-}
-
-/// Makes addresses unusable. Whatever comes of it, nobody uses them.
-void cover(std::byte* start, size_t bytes) {
-  ::mmap(start, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-}
 
 /// Adds what passes until its end to the pool's counts.
 class MapClock {
@@ -104,16 +86,7 @@ void MappedRange::begin(size_t n_wanted) {
 
 /// Maps units [first, first + n), whose pages are neighbours in the file, and fills the page tables.
 void MappedRange::map(size_t first, size_t n, bool writable) {
-  std::byte* const start = data_ + first * unit_;
-  const int rights = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  const bool in_file = pool_->file_ >= 0;
-  const off_t offset = in_file ? static_cast<off_t>(core_->slots[first].run.pages_->offset()) : 0;
-  const int kind = in_file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-  if (::mmap(start, n * unit_, rights, kind | MAP_FIXED, pool_->file_, offset) == MAP_FAILED) {
-    fail_errno("map pages", what_);
-  }
-  ::madvise(start, n * unit_, MADV_DONTFORK);
-  populate(start, n * unit_, writable);
+  pool_->map(data_ + first * unit_, n * unit_, core_->slots[first].run.pages_->offset(), writable);
   const std::lock_guard lock(pool_->mutex_);
   for (size_t i = first; i < first + n; ++i) core_->slots[i].writable = writable;
 }
@@ -149,7 +122,7 @@ void MappedRange::fill(size_t first, size_t end) {
     }
   } catch (...) {
     for (const auto& [unit, pages] : added) {
-      cover(data_ + unit * unit_, unit_);
+      PagePool::cover(data_ + unit * unit_, unit_);
       if (pages->allocated) pool_->unuse(*pages);
       set_run(unit, {});
     }
@@ -164,14 +137,15 @@ void MappedRange::grow_to(size_t bytes) {
   }
   const size_t end = div_up(bytes, unit_);
   begin(end);
+  settle();
   const size_t before = core_->n_used;
+  std::vector<bool> spare(end - before);
   {  // from here on nobody takes the spares among them away
     const std::lock_guard lock(pool_->mutex_);
     if (core_->slots.size() < end) core_->slots.resize(end);
     core_->n_used = end;
+    for (size_t i = before; i < end; ++i) spare[i - before] = bool(core_->slots[i].run);
   }
-  std::vector<bool> spare(end - before);
-  for (size_t i = before; i < end; ++i) spare[i - before] = bool(core_->slots[i].run);
   try {
     fill(before, end);
   } catch (...) {
@@ -183,15 +157,44 @@ void MappedRange::grow_to(size_t bytes) {
     Slot& slot = core_->slots[i];
     if (!spare[i - before]) continue;
     pool_->use(*slot.run.pages_, tag_);
-    std::memset(data_ + i * unit_, 0, unit_);
+    if (!std::exchange(slot.clean, false)) std::memset(data_ + i * unit_, 0, unit_);
   }
   const std::lock_guard lock(pool_->mutex_);
   pool_->count_mappings(*core_);
 }
 
+/// Calls off what is to be mapped behind the range; waiting for what is under way counts as mapping.
+void MappedRange::settle() {
+  const MapClock clock([&](double seconds) { pool_->count_time(0, seconds); });
+  pool_->settle(*core_);
+}
+
+void MappedRange::map_ahead(size_t bytes) {
+  if (!core_ || !pool_->ahead_on_ || pool_->near_mapping_limit()) return;
+  const size_t end = div_up(std::min(bytes, capacity_), unit_);
+  try {
+    for (size_t i = core_->n_used; i < end; ++i) {
+      {
+        const std::lock_guard lock(pool_->mutex_);
+        if (core_->slots.size() <= i) core_->slots.resize(i + 1);
+        if (core_->slots[i].run || pool_->ahead_->asked(*core_, i)) continue;
+      }
+      if (ledger_->available(Tier::kRam) < unit_) return;
+      std::optional<Reservation> counted = ledger_->try_reserve(Tag::kCache, unit_, what_ + ", ahead of need");
+      if (!counted) return;
+      MapAhead::Unit unit{core_.get(), i, pool_->place(core_->window, i, unit_, std::move(*counted))};
+      const std::lock_guard lock(pool_->mutex_);
+      pool_->ahead_->ask(unit);
+    }
+  } catch (const std::exception&) {  // it was only to be faster: grow_to() says what is wrong when the unit is needed
+  }
+}
+
 void MappedRange::shrink_to(size_t bytes) {
   const size_t n = div_up(bytes, unit_);
   if (!core_ || n >= core_->n_used) return;
+  pool_->settle(*core_);
+  if (!pool_->deferred()) pool_->drop_spares(*core_);
   std::vector<PageRun> dropped;  // given back when the addresses are covered and the lock is gone
   for (size_t i = n, last; i < core_->n_used; i = last + 1) {
     for (last = i; last < core_->n_used; ++last) {
@@ -200,7 +203,7 @@ void MappedRange::shrink_to(size_t bytes) {
       if (pool_->deferred() && slot.writable && !slot.run.shared()) break;  // a spare from now on
       dropped.push_back(slot.run);
     }
-    if (last > i) cover(data_ + i * unit_, (last - i) * unit_);
+    if (last > i) PagePool::cover(data_ + i * unit_, (last - i) * unit_);
     for (size_t k = i; k < last; ++k) set_run(k, {});
   }
   const std::lock_guard lock(pool_->mutex_);
@@ -241,11 +244,13 @@ void MappedRange::append(const PageRun& run) {
     return;
   }
   begin(at + 1);
+  settle();
   PageRun spare;  // one that lies where the shared one goes
   {
     const std::lock_guard lock(pool_->mutex_);
     if (core_->slots.size() <= at) core_->slots.resize(at + 1);
     spare = std::exchange(core_->slots[at].run, run);
+    core_->slots[at].clean = false;
     core_->n_used = at + 1;
   }
   pool_->use(*run.pages_, tag_);
@@ -253,7 +258,7 @@ void MappedRange::append(const PageRun& run) {
   try {
     map(at, 1, false);
   } catch (...) {
-    cover(data_ + at * unit_, unit_);
+    PagePool::cover(data_ + at * unit_, unit_);
     pool_->unuse(*run.pages_);
     set_run(at, {});
     const std::lock_guard lock(pool_->mutex_);

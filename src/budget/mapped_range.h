@@ -10,6 +10,7 @@
 
 namespace mneme {
 
+class MapAhead;
 class PagePool;
 struct FileWindow;
 
@@ -25,6 +26,7 @@ class PageRun {
  private:
   friend class PagePool;
   friend class MappedRange;
+  friend class MapAhead;
   struct Pages;
   explicit PageRun(std::shared_ptr<Pages> pages) : pages_(std::move(pages)) {}
   std::shared_ptr<Pages> pages_;
@@ -47,6 +49,10 @@ class MappedRange {
 
   /// Makes at least `bytes` usable: new units are private and zero. Throws Error(kOutOfBudget); then nothing changes.
   void grow_to(size_t bytes);
+  /// Has the units up to `bytes` mapped in the background, as far as the ledger has room without asking anybody to give
+  /// back and the range's capacity reaches: grow_to() then finds them mapped. They count as kCache until it does. Does
+  /// nothing before the first unit is there, nor when the background has trouble. Cheap to repeat.
+  void map_ahead(size_t bytes);
   /// Gives the units beyond `bytes` back, rounded up to units.
   void shrink_to(size_t bytes);
   /// A handle on a unit, which cannot be written here from now on, until it is made private again. Empty when the
@@ -68,9 +74,11 @@ class MappedRange {
 
  private:
   friend class PagePool;
+  friend class MapAhead;
   struct Slot {
     PageRun run;
     bool writable = false;
+    bool clean = false;  ///< A spare that nobody has used: its bytes are zero.
   };
   /// What outlives the range under deferred reclamation.
   struct Core {
@@ -84,6 +92,7 @@ class MappedRange {
   };
 
   void release();
+  void settle();
   void begin(size_t n_wanted);
   void map(size_t first, size_t n, bool writable);
   void set_run(size_t unit, PageRun run);

@@ -7,14 +7,33 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <utility>
 
 #include "base/byte_size.h"
 #include "base/error.h"
+#include "budget/map_ahead.h"
 
 namespace mneme {
 namespace {
+
+#ifndef MADV_POPULATE_READ
+constexpr int MADV_POPULATE_READ = 22, MADV_POPULATE_WRITE = 23;
+#endif
+
+/// Fills the page tables now instead of one page at each first touch. The pages exist, so only the tables could fail.
+void populate(std::byte* start, size_t bytes, bool writable) {
+  int result = 0;
+  do {
+    result = ::madvise(start, bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+  } while (result != 0 && errno == EINTR);
+  if (result != 0 && errno != EINVAL) {  // EINVAL: a system before Linux 5.14, which fills them at first touch
+    fail(ErrorCode::kOutOfBudget, "[map pages] the system has no memory left for {} bytes: {}", bytes,
+         std::strerror(errno));
+  }
+}
 
 std::atomic<uint64_t> bytes_of_all_pools{0};
 
@@ -82,7 +101,8 @@ size_t PageRun::bytes() const {
 
 // Pool ----------------------------------------------------------------------------------------------------------------
 
-PagePool::PagePool(Ledger& ledger) : ledger_(ledger), most_mappings_(mappings_allowed() / 4 * 3) {
+PagePool::PagePool(Ledger& ledger)
+    : ledger_(ledger), most_mappings_(mappings_allowed() / 4 * 3), ahead_(std::make_unique<MapAhead>(*this)) {
   // A memory file counts as a file where the process may not have large ones (RLIMIT_FSIZE, `ulimit -f`). Ranges then
   // have anonymous memory of their own, and whoever wants to share copies.
   rlimit files{};
@@ -95,6 +115,7 @@ PagePool::PagePool(Ledger& ledger) : ledger_(ledger), most_mappings_(mappings_al
 
 PagePool::~PagePool() {
   ledger_.remove_reclaimer(this);
+  ahead_.reset();
   if (file_ >= 0) ::close(file_);
 }
 
@@ -123,6 +144,7 @@ PagePool::Stats PagePool::stats() const {
   out.n_mappings = n_mappings_;
   out.map_calls = map_calls_;
   out.map_seconds = 1e-9 * static_cast<double>(map_ns_.load());
+  out.ahead_seconds = 1e-9 * static_cast<double>(ahead_ns_.load());
   return out;
 }
 
@@ -144,8 +166,8 @@ std::shared_ptr<PageRun::Pages> PagePool::place(const std::shared_ptr<FileWindow
   return std::make_shared<PageRun::Pages>(std::move(in), place, unit, std::move(counted));
 }
 
-/// Gives neighbours in the file their memory, and counts them as used once. Throws Error(kOutOfBudget).
-void PagePool::allocate(std::span<const std::shared_ptr<PageRun::Pages>> run) {
+/// Gives neighbours in the file their memory, and counts them as used by n_users ranges. Throws Error(kOutOfBudget).
+void PagePool::allocate(std::span<const std::shared_ptr<PageRun::Pages>> run, size_t n_users) {
   const size_t unit = run.front()->bytes;
   int result = 0;
   if (file_ >= 0) {
@@ -167,9 +189,24 @@ void PagePool::allocate(std::span<const std::shared_ptr<PageRun::Pages>> run) {
   const std::lock_guard lock(mutex_);
   for (const auto& pages : run) {
     pages->allocated = true;
-    pages->n_users = 1;
+    pages->n_users = n_users;
   }
-  used_ += run.size() * unit;
+  if (n_users > 0) used_ += run.size() * unit;
+}
+
+/// Shows `bytes` of the file from `offset` on at `start`, and fills the page tables. Throws Error.
+void PagePool::map(std::byte* start, size_t bytes, uint64_t offset, bool writable) {
+  const int rights = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  const int kind = file_ >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  const off_t from = file_ >= 0 ? static_cast<off_t>(offset) : 0;
+  if (::mmap(start, bytes, rights, kind | MAP_FIXED, file_, from) == MAP_FAILED) fail_errno("map pages", "page range");
+  ::madvise(start, bytes, MADV_DONTFORK);
+  populate(start, bytes, writable);
+}
+
+/// Makes addresses unusable. Whatever comes of it, nobody uses them.
+void PagePool::cover(std::byte* start, size_t bytes) {
+  ::mmap(start, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
 void PagePool::use(PageRun::Pages& pages, Tag tag) {
@@ -227,6 +264,7 @@ std::unique_ptr<PagePool::Core> PagePool::begin(size_t capacity, size_t unit, si
 
 /// Takes the core of a range that ended: its spares wait for the next one, or go.
 void PagePool::end(std::unique_ptr<Core> core) {
+  settle(*core);
   {
     const std::lock_guard lock(mutex_);
     std::erase(live_, core.get());
@@ -262,6 +300,23 @@ void PagePool::count_time(uint64_t calls, double seconds) {
   map_ns_ += static_cast<uint64_t>(1e9 * seconds);
 }
 
+void PagePool::count_ahead(double seconds) {
+  ++map_calls_;
+  ahead_ns_ += static_cast<uint64_t>(1e9 * seconds);
+}
+
+/// Calls off what is to be mapped ahead of need for a core, so that its range alone decides what lies behind it.
+void PagePool::settle(const Core& core) {
+  std::vector<MapAhead::Unit> given_up;  // when the lock is gone
+  std::unique_lock lock(mutex_);
+  given_up = ahead_->settle(lock, &core);
+}
+
+void PagePool::wait_for_ahead() {
+  std::unique_lock lock(mutex_);
+  ahead_->wait(lock);
+}
+
 // Spares --------------------------------------------------------------------------------------------------------------
 
 PagePool::Deferral::Deferral(PagePool& pool) : pool_(pool) {
@@ -273,30 +328,49 @@ PagePool::Deferral::~Deferral() {
 }
 
 uint64_t PagePool::reclaimable(Tier tier) const {
-  return tier == Tier::kRam ? stats().spare : 0;
+  if (tier != Tier::kRam) return 0;
+  const uint64_t spare = stats().spare;
+  const std::lock_guard lock(mutex_);
+  return spare + ahead_->bytes();
+}
+
+/// Gives the spares of a range back.
+void PagePool::drop_spares(Core& core) {
+  std::vector<PageRun> runs;  // when the lock is gone
+  const std::lock_guard lock(mutex_);
+  take_spares(core, ~uint64_t{0}, runs);
+}
+
+/// Moves spares, the last ones first, to `runs` until they have `bytes` or there are no more; returns their bytes.
+/// REQUIRES the mutex.
+uint64_t PagePool::take_spares(Core& core, uint64_t bytes, std::vector<PageRun>& runs) {
+  uint64_t taken = 0;
+  const size_t last = core.slots.size();
+  size_t first = last;
+  while (first > core.n_used && taken < bytes) {
+    --first;
+    if (!core.slots[first].run) continue;
+    taken += core.unit;
+    runs.push_back(std::move(core.slots[first].run));
+    core.slots[first] = {};
+  }
+  if (first == last) return 0;
+  cover(core.data + first * core.unit, (last - first) * core.unit);
+  count_mappings(core);
+  return taken;
 }
 
 uint64_t PagePool::reclaim(Tier tier, uint64_t bytes) {
   if (tier != Tier::kRam) return 0;
   std::vector<PageRun> runs;  // given back when the lock is gone
+  std::vector<MapAhead::Unit> given_up;
   std::vector<std::unique_ptr<Core>> cores;
   uint64_t freed = 0;
   {
-    const std::lock_guard lock(mutex_);
-    const auto take = [&](Core& core) {  // from the end, as many as are wanted
-      size_t last = core.slots.size(), first = last;
-      while (first > core.n_used && freed < bytes) {
-        --first;
-        if (!core.slots[first].run) continue;
-        freed += core.unit;
-        runs.push_back(std::move(core.slots[first].run));
-        core.slots[first] = {};
-      }
-      if (first == last) return;
-      ::mmap(core.data + first * core.unit, (last - first) * core.unit, PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-      count_mappings(core);
-    };
+    std::unique_lock lock(mutex_);
+    given_up = ahead_->settle(lock, nullptr);  // nothing is mapped ahead where memory is short
+    for (const MapAhead::Unit& unit : given_up) freed += unit.pages->bytes;
+    const auto take = [&](Core& core) { freed += take_spares(core, bytes - freed, runs); };
     for (auto core = idle_.rbegin(); core != idle_.rend() && freed < bytes; ++core) take(**core);
     for (auto core = live_.rbegin(); core != live_.rend() && freed < bytes; ++core) take(**core);
     std::erase_if(idle_, [&](std::unique_ptr<Core>& core) {

@@ -60,20 +60,21 @@ struct PageRun::Pages {
 ///
 /// In the ledger a run counts once, whoever holds it: under its range's tag while a range uses it, under kCache when it
 /// is only held (by a cache, or as a spare of a range). Spares are what deferred reclamation keeps mapped, see
-/// Deferral; the pool is their Reclaimer.
+/// Deferral, and what was mapped ahead of need (map_ahead.h); the pool is their Reclaimer.
 ///
-/// Thread-safe. Not done: huge pages, mapping ahead of need by a worker.
+/// Thread-safe. Not done: huge pages.
 class PagePool : public Reclaimer {
  public:
   /// Everything counted in bytes: allocated = used + spare + held.
   struct Stats {
-    uint64_t allocated = 0;   ///< All pages of the file.
-    uint64_t used = 0;        ///< Of runs that a range uses.
-    uint64_t spare = 0;       ///< Mapped, but used by nobody.
-    uint64_t held = 0;        ///< Neither: only PageRuns are left.
-    uint64_t n_mappings = 0;  ///< Of the process for these pages.
-    uint64_t map_calls = 0;   ///< Calls that mapped pages, so far.
-    double map_seconds = 0;   ///< What making pages usable took so far, in whatever thread.
+    uint64_t allocated = 0;    ///< All pages of the file.
+    uint64_t used = 0;         ///< Of runs that a range uses.
+    uint64_t spare = 0;        ///< Mapped, but used by nobody.
+    uint64_t held = 0;         ///< Neither: only PageRuns are left.
+    uint64_t n_mappings = 0;   ///< Of the process for these pages.
+    uint64_t map_calls = 0;    ///< Calls that mapped pages, so far.
+    double map_seconds = 0;    ///< That threads waited so far until the pages they need were usable.
+    double ahead_seconds = 0;  ///< That mapping ahead of need took so far, in its own thread.
   };
 
   explicit PagePool(Ledger& ledger);
@@ -89,6 +90,11 @@ class PagePool : public Reclaimer {
   /// Ranges share pages only below so many mappings: three quarters of what the system allows.
   uint64_t most_mappings() const { return most_mappings_; }
   void set_most_mappings(uint64_t n) { most_mappings_ = n; }
+
+  /// Whether ranges may have pages mapped ahead of need (MappedRange::map_ahead()); from the start they may.
+  void set_ahead(bool on) { ahead_on_ = on; }
+  /// Waits until all that ranges asked for so far is mapped or was given up.
+  void wait_for_ahead();
 
   /// Deferred reclamation: while one of these lives, the pages of ranges that shrink or end stay mapped as spares, and
   /// a range that begins takes over an ended one of its kind, so that equal requests one after another map nothing. It
@@ -111,6 +117,7 @@ class PagePool : public Reclaimer {
   uint64_t reclaim(Tier tier, uint64_t bytes) override;
 
  private:
+  friend class MapAhead;
   friend class MappedRange;
   friend struct PageRun::Pages;
   friend struct FileWindow;
@@ -118,19 +125,26 @@ class PagePool : public Reclaimer {
 
   std::shared_ptr<PageRun::Pages> place(const std::shared_ptr<FileWindow>& window, size_t place, size_t unit,
                                         Reservation counted);
-  void allocate(std::span<const std::shared_ptr<PageRun::Pages>> run);
+  void allocate(std::span<const std::shared_ptr<PageRun::Pages>> run, size_t n_users = 1);
+  void map(std::byte* start, size_t bytes, uint64_t offset, bool writable);
+  static void cover(std::byte* start, size_t bytes);
   void use(PageRun::Pages& pages, Tag tag);
   void unuse(PageRun::Pages& pages);
   std::unique_ptr<Core> begin(size_t capacity, size_t unit, size_t n_wanted);
   void end(std::unique_ptr<Core> core);
   void count_mappings(Core& core);
+  void settle(const Core& core);
+  void drop_spares(Core& core);
+  uint64_t take_spares(Core& core, uint64_t bytes, std::vector<PageRun>& runs);
   void count_time(uint64_t calls, double seconds);
+  void count_ahead(double seconds);
   bool near_mapping_limit() const { return n_mappings_ >= most_mappings_; }
   bool deferred() const { return n_deferrals_ > 0; }
 
   Ledger& ledger_;
   int file_ = -1;
-  std::atomic<uint64_t> most_mappings_, n_mappings_{0}, map_calls_{0}, map_ns_{0}, allocated_{0};
+  std::atomic<uint64_t> most_mappings_, n_mappings_{0}, map_calls_{0}, map_ns_{0}, ahead_ns_{0}, allocated_{0};
+  std::atomic<bool> ahead_on_{true};
   std::atomic<int> n_deferrals_{0};
   mutable std::mutex mutex_;           ///< Guards what follows, Window::taken, and the spares of cores.
   std::map<uint64_t, uint64_t> free_;  ///< Parts of the file that nobody leases: offset, bytes.
@@ -138,6 +152,7 @@ class PagePool : public Reclaimer {
   std::vector<Core*> live_;            ///< Of ranges.
   std::vector<std::unique_ptr<Core>> idle_;
   uint64_t used_ = 0;  ///< Bytes of runs with a user.
+  std::unique_ptr<MapAhead> ahead_;
 };
 
 }  // namespace mneme

@@ -17,10 +17,16 @@ namespace {
 
 constexpr uint32_t kBlock = DenseKv::kBlockTokens;
 static_assert(kBlock == kPageTokens, "pages of saved state are blocks");
+/// The next block is mapped while tokens are computed when so many or fewer are left in one.
+constexpr uint64_t kAheadTokens = 16;
 
-size_t element_bytes(DType dtype) { return dtype_info(dtype).block_bytes; }
+size_t element_bytes(DType dtype) {
+  return dtype_info(dtype).block_bytes;
+}
 
-size_t head_bytes(DType dtype, uint32_t dim) { return size_t{kBlock} * dim * element_bytes(dtype); }
+size_t head_bytes(DType dtype, uint32_t dim) {
+  return size_t{kBlock} * dim * element_bytes(dtype);
+}
 
 /// Bytes of one block of all heads, in whole pages.
 size_t block_bytes(DType dtype, uint32_t n_heads, uint32_t dim) {
@@ -40,9 +46,15 @@ int64_t slots_for(const KvShape& shape, uint64_t max_tokens, uint32_t max_batch)
 void store_row(DType dtype, const float* x, size_t n, std::byte* out) {
   const kernels::VectorOps& ops = kernels::vector_ops();
   switch (dtype) {
-    case DType::kF16: ops.f32_to_f16(x, n, out); return;
-    case DType::kBF16: ops.f32_to_bf16(x, n, out); return;
-    default: std::memcpy(out, x, n * sizeof(float)); return;
+    case DType::kF16:
+      ops.f32_to_f16(x, n, out);
+      return;
+    case DType::kBF16:
+      ops.f32_to_bf16(x, n, out);
+      return;
+    default:
+      std::memcpy(out, x, n * sizeof(float));
+      return;
   }
 }
 
@@ -51,9 +63,8 @@ StateSpec DenseKv::spec(const KvShape& shape, DType dtype, uint64_t max_tokens, 
       block_bytes(dtype, shape.n_kv_heads, shape.key_dim) + block_bytes(dtype, shape.n_kv_heads, shape.value_dim);
   const auto n_slots = static_cast<uint64_t>(slots_for(shape, max_tokens, max_batch));
   const uint64_t sink_bytes = sinks > 0 ? OpenTail::reserved_bytes(shape, sinks) : 0;
-  return StateSpec([=](uint64_t tokens) {
-    return sink_bytes + slot_bytes * std::min(n_slots, div_up<uint64_t>(tokens, kBlock));
-  });
+  return StateSpec(
+      [=](uint64_t tokens) { return sink_bytes + slot_bytes * std::min(n_slots, div_up<uint64_t>(tokens, kBlock)); });
 }
 
 DenseKv::DenseKv(const KvShape& shape, DType dtype, uint64_t max_tokens, uint32_t max_batch, Ledger& ledger,
@@ -91,6 +102,9 @@ void DenseKv::reserve(size_t n_tokens) {
     fail(ErrorCode::kInvalidArgument, "[append] expected at most {} tokens at once, found {}", max_batch_, n_tokens);
   }
   grow_for(static_cast<int64_t>(end));
+  const size_t slots = std::min<size_t>(static_cast<size_t>(n_slots_), div_up<size_t>(end + kAheadTokens, kBlock));
+  keys_.map_ahead(slots * key_block_bytes_);
+  values_.map_ahead(slots * value_block_bytes_);
 }
 
 void DenseKv::grow_for(int64_t n_tokens) {
@@ -193,7 +207,7 @@ void DenseKv::attend(const KvQueries& queries, size_t n_query_tokens, float* out
 bool DenseKv::truncate(int64_t n_tokens) {
   if (n_tokens < 0 || n_tokens > n_tokens_) return false;
   if (oldest_needed(n_tokens) < oldest_) return false;  // a ring has overwritten it already
-  if (n_tokens % kBlock != 0 && shares_pages()) {  // what comes next is written into this block
+  if (n_tokens % kBlock != 0 && shares_pages()) {       // what comes next is written into this block
     try {
       keys_.make_private(slot_of(n_tokens / kBlock));
       values_.make_private(slot_of(n_tokens / kBlock));

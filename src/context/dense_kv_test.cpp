@@ -28,7 +28,8 @@ void expect_near(const std::vector<float>& out, const std::vector<double>& want,
 }
 
 TEST(DenseKv, MatchesTheReferenceForAnySplit) {
-  for (const KvShape shape : {KvShape{2, 16, 16, 0}, KvShape{1, 20, 12, 0}, KvShape{2, 16, 16, 37}, KvShape{4, 8, 8, 300}}) {
+  for (const KvShape shape :
+       {KvShape{2, 16, 16, 0}, KvShape{1, 20, 12, 0}, KvShape{2, 16, 16, 37}, KvShape{4, 8, 8, 300}}) {
     const KvExample example(shape, 4, 700);
     const auto want = example.reference();
     for (const std::vector<size_t>& chunks : {std::vector<size_t>{64}, {1}, {300, 7, 1}}) {
@@ -107,8 +108,8 @@ TEST(DenseKv, TruncateForgetsAndWindowsRefuseWhatTheyLost) {
   EXPECT_EQ(ring.n_tokens(), 1450);
 }
 
-// A fork has full blocks in the same memory and only the block that is begun of its own; cutting a sequence inside a shared
-// block makes that one its own. Neither sees what the other writes.
+// A fork has full blocks in the same memory and only the block that is begun of its own; cutting a sequence inside a
+// shared block makes that one its own. Neither sees what the other writes.
 TEST(DenseKv, ForksShareFullBlocksAndCopyTheBlockBegun) {
   const KvShape shape{2, 16, 16, 0};
   const KvExample example(shape, 4, 1500);
@@ -137,6 +138,7 @@ TEST(DenseKv, CuttingASharedBlockWithoutRoomIsRefusedWithoutChange) {
   const KvShape shape{2, 16, 16, 0};
   const KvExample example(shape, 4, 600);
   Ledger ledger;
+  ledger.page_pool().set_ahead(false);  // spares would be the room
   DenseKv store(shape, DType::kF16, 1024, 600, ledger);
   example.feed(store, 0, 512);
   const auto fork = store.deep_copy();
@@ -153,6 +155,40 @@ TEST(DenseKv, AllStoragesGiveTheSameBitsOverRandomRequests) {
   Ledger ledger;
   EXPECT_EQ(storage_differences(200, ledger), 0u);
   EXPECT_EQ(ledger.page_pool().stats().allocated, 0u);
+}
+
+/// Tokens that come one by one find their block mapped, also those behind a prompt that ends with a block.
+TEST(DenseKv, GeneratedTokensFindTheirBlockMapped) {
+  const KvShape shape{2, 16, 16, 0};
+  const KvExample example(shape, 4, 1000);
+  for (const bool ahead : {true, false}) {
+    Ledger ledger;
+    PagePool& pool = ledger.page_pool();
+    pool.set_ahead(ahead);
+    DenseKv store(shape, DType::kF16, 1024, 300, ledger);
+    example.feed(store, 0, 200);
+    EXPECT_EQ(ledger.used(Tier::kRam), store.bytes()) << "it is early yet";
+    example.feed(store, 200, 56);
+    uint64_t needed = 0;  // calls while a token is reserved and computed
+    for (size_t t = 256; t < 1000; ++t) {
+      pool.wait_for_ahead();
+      const uint64_t calls = pool.stats().map_calls, held = store.bytes();
+      store.reserve(1);
+      if (store.bytes() > held) needed += pool.stats().map_calls - calls;
+      example.feed(store, t, 1);
+      ASSERT_EQ(ledger.used(Tier::kRam, Tag::kKv), store.bytes());
+    }
+    EXPECT_EQ(needed, ahead ? 0u : 6u) << "keys and values of three blocks";
+    EXPECT_EQ(ledger.used(Tier::kRam), store.bytes()) << "nothing lies ahead of the last block";
+    DenseKv cut(shape, DType::kF16, 1024, 300, ledger);
+    const uint64_t before = ledger.used(Tier::kRam);
+    example.feed(cut, 0, 255);
+    example.feed(cut, 255, 1);
+    pool.wait_for_ahead();
+    EXPECT_EQ(ledger.used(Tier::kRam) - before, cut.bytes() * (ahead ? 2 : 1));
+    EXPECT_TRUE(cut.truncate(100));
+    EXPECT_EQ(cut.bytes(), DenseKv::spec(shape, DType::kF16, 1024, 300).bytes(100));
+  }
 }
 
 TEST(DenseKv, SinksStayVisibleBesideTheWindow) {
@@ -187,7 +223,8 @@ TEST(DenseKv, SinksStayVisibleBesideTheWindow) {
   const auto copy = chunks->deep_copy();
   EXPECT_EQ(copy->bytes(), chunks->bytes());
   // A layer whose own window is smaller never sees the sinks.
-  EXPECT_EQ(policy.spec({2, 16, 16, 50}, 1024, 64).bytes(700), DenseKv::spec({2, 16, 16, 50}, DType::kF16, 1024, 64).bytes(700));
+  EXPECT_EQ(policy.spec({2, 16, 16, 50}, 1024, 64).bytes(700),
+            DenseKv::spec({2, 16, 16, 50}, DType::kF16, 1024, 64).bytes(700));
 }
 
 TEST(DenseKv, CopyIsIndependent) {

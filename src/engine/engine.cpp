@@ -17,17 +17,18 @@ std::unique_ptr<Engine> Engine::open(const std::string& path, const PlanRequest&
   engine->adapters_ = std::make_unique<Adapters>(request.adapters, engine->file_, *engine->model_);
   engine->tokenizer_ = Tokenizer::load(engine->file_.metadata());
   engine->vocabulary_ = std::make_unique<TokenizerView>(*engine->tokenizer_);
-  uint64_t grammar_bytes = 0;
+  uint64_t grammar_bytes = 0, mask_bytes = 0;
   if (request.grammar) {
     engine->trie_ = std::make_shared<const VocabularyTrie>(*engine->vocabulary_, ledger);
-    grammar_bytes =
-        engine->trie_->bytes() + TokenMatcher::usual_bytes(engine->vocabulary_->size()) * request.n_sequences;
+    grammar_bytes = engine->trie_->bytes();
+    mask_bytes = TokenMatcher::usual_bytes(engine->vocabulary_->size());
   }
   const uint64_t counted = ledger.used(Tier::kRam);
   const uint64_t resident = resident_bytes();
   engine->request_ = request;
-  engine->fixed_ = {resident > counted ? resident - counted : 0, grammar_bytes, engine->adapters_->bytes()};
+  engine->fixed_ = {resident > counted ? resident - counted : 0, grammar_bytes, engine->adapters_->bytes(), mask_bytes};
   engine->plan_ = make_plan(*engine->model_, request, engine->fixed_);
+  engine->request_.n_sequences = engine->plan_.n_sequences;
   engine->state_options_ = {request.kv, engine->plan_.context, engine->plan_.batch};
   return engine;
 }
@@ -56,7 +57,8 @@ uint64_t Engine::set_memory_limit(uint64_t bytes) {
     // What is planned for the rest stays free for it; what is in use beyond the plan, but caches, is taken as it is.
     const uint64_t held = stack->status().bytes, cached = ledger_.used(Tier::kRam, Tag::kCache);
     const uint64_t used = ledger_.used(Tier::kRam);
-    const uint64_t others = std::max(plan_.total() - plan_.stack_bytes, used - std::min(used, held + cached) + plan_.bytes(Tag::kCache));
+    const uint64_t others =
+        std::max(plan_.total() - plan_.stack_bytes, used - std::min(used, held + cached) + plan_.bytes(Tag::kCache));
     stack->set_target(stack->fitting(bytes > others ? bytes - others : 0));
   }
   const uint64_t used = ledger_.used(Tier::kRam);
@@ -93,7 +95,9 @@ void Engine::change_kv(const KvPolicy& kv) {
   state_options_ = {kv, plan_.context, plan_.batch};
 }
 
-std::string Engine::identity() const { return model_fingerprint(file_) + adapters_->identity(); }
+std::string Engine::identity() const {
+  return model_fingerprint(file_) + adapters_->identity();
+}
 
 void Engine::check_tokens(std::span<const TokenId> tokens) const {
   for (size_t i = 0; i < tokens.size(); ++i) {

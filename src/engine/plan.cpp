@@ -94,7 +94,10 @@ MemoryPlan fill(const Model& model, const PlanRequest& request, const FixedBytes
   if (const uint64_t working = model.kv_working_bytes(state); working > 0) {
     plan.rows.push_back({Tag::kScratch, "keys and values under way", working * request.n_sequences});
   }
-  if (request.grammar) plan.rows.push_back({Tag::kCache, "grammars: vocabulary tree, masks", fixed.grammar});
+  if (request.grammar) {
+    plan.rows.push_back(
+        {Tag::kCache, "grammars: vocabulary tree, masks", fixed.grammar + fixed.masks * request.n_sequences});
+  }
   plan.weight_bytes_per_token = active_weight_bytes(model, request.pack) + fixed.adapters + plan.stack_bytes;
   plan.kv_bytes_per_token_at_end = kv;
   plan.kv_disk_bytes = model.kv_disk_bytes(state, context) * request.n_sequences;
@@ -122,6 +125,28 @@ uint64_t largest_context(const Model& model, const PlanRequest& request, const F
 
 /// A batch below this is not made smaller for a longer context.
 constexpr uint32_t kWorthwhileBatch = 128;
+
+/// As many sequences of the context asked for as fit, with the largest batch that is not worth more than they are; 1
+/// when not even that many do.
+uint32_t most_sequences(const Model& model, PlanRequest request, const FixedBytes& fixed,
+                        const std::vector<uint32_t>& batches, size_t n_blocks) {
+  const uint64_t context = request.context.value_or(model.hyper.n_context);
+  for (uint32_t batch : batches) {
+    if (batch > kWorthwhileBatch && batch != batches.back()) continue;
+    const auto fits = [&](uint32_t n) {
+      request.n_sequences = n;
+      return fill(model, request, fixed, context, batch, n_blocks).total() <= request.memory;
+    };
+    if (!fits(1)) continue;
+    uint32_t low = 1, high = kMostSequences + 1;  // `low` fits, `high` may not
+    while (low + 1 < high) {
+      const uint32_t middle = (low + high) / 2;
+      (fits(middle) ? low : high) = middle;
+    }
+    return low;
+  }
+  return 1;
+}
 
 /// The plan with the context asked for, or without one the longest that fits: a long context is worth more than a large
 /// batch, down to 128 tokens a pass. Nothing when no context fits.
@@ -198,7 +223,10 @@ MemoryPlan make_plan(const Model& model, const PlanRequest& given, const FixedBy
   PlanRequest request = given;
   const uint64_t trained = model.hyper.n_context;
   if (request.memory == 0) request.memory = machine_memory_bytes();
-  if (request.n_sequences == 0) fail(ErrorCode::kInvalidArgument, "[plan] expected at least one sequence");
+  if (request.n_sequences > kMostSequences) {
+    fail(ErrorCode::kInvalidArgument, "[plan] expected at most {} sequences, found {}", kMostSequences,
+         request.n_sequences);
+  }
   if (request.batch && *request.batch == 0)
     fail(ErrorCode::kInvalidArgument, "[plan] expected a batch of at least 1 token");
   if (request.context && (*request.context == 0 || *request.context > trained)) {
@@ -212,6 +240,9 @@ MemoryPlan make_plan(const Model& model, const PlanRequest& given, const FixedBy
     request.context = batches.front();
   }
   const BlockStack* const stack = model.weights.stack.get();
+  if (request.n_sequences == 0) {
+    request.n_sequences = most_sequences(model, request, fixed, batches, stack != nullptr ? stack->n_blocks() : 0);
+  }
   if (stack == nullptr) {
     if (const auto plan = largest_plan(model, request, fixed, batches, 0)) return *plan;
     refuse(model, request, fixed, smallest(model, request, fixed, batches, 0));

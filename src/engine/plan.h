@@ -14,10 +14,10 @@ namespace mneme {
 struct PlanRequest {
   uint64_t memory = 0;              ///< Limit in bytes; 0: all of the machine's.
   std::optional<uint64_t> context;  ///< Tokens of one sequence; without it, as many as fit up to the trained length.
-  uint32_t n_sequences = 1;         ///< Sequences that run side by side.
+  uint32_t n_sequences = 1;         ///< Sequences that run side by side; 0: as many as fit.
   std::optional<uint32_t> batch;    ///< Tokens of one forward pass; without it, the largest of 512, 256, ... that fits.
   KvPolicy kv = KvPolicy::parse("f16");
-  bool pack = true;      ///< Re-arrange weights for the processor.
+  bool pack = true;  ///< Re-arrange weights for the processor.
   std::vector<AdapterChoice> adapters = {};
   bool grammar = false;  ///< Requests may bring a grammar: keep room for what it needs.
   bool session = false;  ///< The sequence is kept in a session on disk.
@@ -42,8 +42,8 @@ struct MemoryPlan {
   uint64_t kv_bytes_per_token_at_end = 0;  ///< Keys and values read for one token when the context is full.
   size_t stack_blocks = 0;                 ///< BitStack blocks to load, of ModelWeights::stack; 0 without one.
   uint64_t stack_bytes = 0;                ///< What they take; part of the rows.
-  uint64_t kv_disk_bytes = 0;              ///< What files of keys and values take on disk at full contexts; not in the rows.
-  uint64_t session_bytes = 0;              ///< Most that a session's file takes on disk; not in the rows.
+  uint64_t kv_disk_bytes = 0;  ///< What files of keys and values take on disk at full contexts; not in the rows.
+  uint64_t session_bytes = 0;  ///< Most that a session's file takes on disk; not in the rows.
 
   uint64_t total() const;
   uint64_t bytes(Tag tag) const;
@@ -55,14 +55,20 @@ struct MemoryPlan {
 /// Bytes that neither context nor batch change.
 struct FixedBytes {
   uint64_t runtime = 0;   ///< What the process holds already: program, libraries, vocabulary.
-  uint64_t grammar = 0;   ///< What grammars need, when the request wants them.
+  uint64_t grammar = 0;   ///< What all grammars need together, when the request wants them.
   uint64_t adapters = 0;  ///< Factors of adapters.
+  uint64_t masks = 0;     ///< What grammars need besides for each sequence.
 };
 
-/// Makes the plan. A model of BitStack matrices gets as many blocks as fit: all of them if that leaves the context asked
-/// for (2048 tokens when none was, or the trained length), else what that context and passes of 128 tokens leave, and only
-/// when one block of each matrix is still too much, a shorter context. Throws Error(kOutOfBudget) with the table's sums, the least memory
-/// that would do and what to change, or Error(kInvalidArgument) for a context beyond the trained one.
+/// Sequences of a plan at most.
+constexpr uint32_t kMostSequences = 4096;
+
+/// Makes the plan. As many sequences as fit (PlanRequest::n_sequences = 0) are as many of the context asked for, or the
+/// trained one, as leave passes of 128 tokens; one when not even that fits. A model of BitStack matrices gets as many
+/// blocks as fit: all of them if that leaves the context asked for (2048 tokens when none was, or the trained length),
+/// else what that context and passes of 128 tokens leave, and only when one block of each matrix is still too much, a
+/// shorter context. Throws Error(kOutOfBudget) with the table's sums, the least memory that would do and what to
+/// change, or Error(kInvalidArgument) for a context beyond the trained one.
 MemoryPlan make_plan(const Model& model, const PlanRequest& request, const FixedBytes& fixed);
 
 }  // namespace mneme

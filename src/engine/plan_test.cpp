@@ -61,7 +61,7 @@ TEST_F(PlanTest, RefusalNamesTheMinimumAndTheMinimumWorks) {
   request.memory = uint64_t{1} << 30;
   EXPECT_THROW(make_plan(*model_, request, {kRuntime}), Error);
   request.context = 256;
-  request.n_sequences = 0;
+  request.n_sequences = kMostSequences + 1;
   EXPECT_THROW(make_plan(*model_, request, {kRuntime}), Error);
 }
 
@@ -74,6 +74,37 @@ TEST_F(PlanTest, MoreSequencesNeedExactlyTheirState) {
   const MemoryPlan four = make_plan(*model_, request, {kRuntime});
   EXPECT_EQ(four.bytes(Tag::kKv), 4 * one.bytes(Tag::kKv));
   EXPECT_EQ(one.bytes(Tag::kKv), model_->state_bytes({request.kv, 512, one.batch}, 512));
+}
+
+TEST_F(PlanTest, AsManySequencesAsFit) {
+  PlanRequest request;
+  request.context = 512;
+  request.batch = 64;
+  const MemoryPlan one = make_plan(*model_, request, {kRuntime});
+  request.n_sequences = 5;
+  request.memory = make_plan(*model_, request, {kRuntime}).total();
+  request.n_sequences = 0;
+  EXPECT_EQ(make_plan(*model_, request, {kRuntime}).n_sequences, 5u);
+  --request.memory;
+  const MemoryPlan four = make_plan(*model_, request, {kRuntime});
+  EXPECT_EQ(four.n_sequences, 4u);
+  EXPECT_EQ(four.bytes(Tag::kKv), 4 * one.bytes(Tag::kKv));
+
+  // Sequences are worth more than passes of more than 128 tokens, and those more than a last sequence.
+  request.memory = 0;
+  request.batch = 512;
+  request.n_sequences = 2;
+  request.memory = make_plan(*model_, request, {kRuntime}).total();
+  request.batch.reset();
+  request.n_sequences = 0;
+  const MemoryPlan many = make_plan(*model_, request, {kRuntime});
+  EXPECT_GT(many.n_sequences, 2u);
+  EXPECT_GE(many.batch, 128u);
+  EXPECT_LE(many.total(), request.memory);
+
+  // One must fit, or the refusal names what it needs.
+  request.memory = one.total() / 2;
+  EXPECT_THROW(make_plan(*model_, request, {kRuntime}), Error);
 }
 
 TEST_F(PlanTest, LoadedEngineHoldsWhatWasPlanned) {

@@ -1,7 +1,6 @@
 #include "eval/repeated_context.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "base/error.h"
 #include "base/philox.h"
@@ -9,8 +8,8 @@
 namespace mneme {
 namespace {
 
-/// Tokens computed for the page, and again at the end: more than any tail in full precision.
-constexpr uint32_t kComputed = 4 * static_cast<uint32_t>(kPageTokens);
+/// Tokens of the text that a page is taken from: more than any usual tail in full precision and a page.
+constexpr uint32_t kTextTokens = 4 * static_cast<uint32_t>(kPageTokens);
 
 class Bytes : public StateWriter {
  public:
@@ -22,12 +21,17 @@ void compute(Engine& engine, SequenceState& state, uint32_t n) {
   if (n > 0) engine.run(state, random_tokens(engine.model(), n), [](size_t, size_t, const float*) {});
 }
 
-/// The first page of every layer after the text of kComputed tokens; empty for layers without a state.
-std::vector<std::vector<std::byte>> first_pages(Engine& engine) {
-  const std::unique_ptr<SequenceState> text = engine.make_state();
-  compute(engine, *text, kComputed);
-  std::vector<std::vector<std::byte>> pages;
-  for (LayerState* layer : text->layers()) {
+/// What a text leaves in a state.
+struct Text {
+  std::vector<std::vector<std::byte>> first_pages;  ///< Of every layer; empty for layers without a state.
+  uint32_t n_open = 0;  ///< Tokens behind the last page, of the layer with the fewest pages.
+};
+
+Text compute_text(Engine& engine, uint32_t n_tokens) {
+  const std::unique_ptr<SequenceState> state = engine.make_state();
+  compute(engine, *state, n_tokens);
+  Text text;
+  for (LayerState* layer : state->layers()) {
     Bytes page;
     if (layer != nullptr) {
       const PageRange sealed = layer->sealed_pages();
@@ -37,10 +41,11 @@ std::vector<std::vector<std::byte>> first_pages(Engine& engine) {
              "context");
       }
       layer->save_page(0, page);
+      text.n_open = std::max(text.n_open, n_tokens - static_cast<uint32_t>(sealed.end * kPageTokens));
     }
-    pages.push_back(std::move(page.data));
+    text.first_pages.push_back(std::move(page.data));
   }
-  return pages;
+  return text;
 }
 
 }  // namespace
@@ -53,18 +58,50 @@ std::vector<TokenId> random_tokens(const Model& model, size_t n) {
 }
 
 void repeat_context(Engine& engine, SequenceState& state, uint32_t n_tokens) {
-  if (n_tokens <= 2 * kComputed) return compute(engine, state, n_tokens);
-  const std::vector<std::vector<std::byte>> pages = first_pages(engine);
-  const int64_t n_pages = (n_tokens - kComputed) / kPageTokens;
+  if (n_tokens <= 2 * kTextTokens) return compute(engine, state, n_tokens);
+  // As far from the end of a page as the whole: as many tokens are open behind the last one.
+  const Text text = compute_text(engine, kTextTokens + n_tokens % kPageTokens);
+  const int64_t n_pages = (n_tokens - text.n_open) / kPageTokens;
   const std::vector<LayerState*> layers = state.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     for (int64_t page = 0; layers[i] != nullptr && page < n_pages; ++page) {
-      StateReader in(pages[i], "repeated page");
+      StateReader in(text.first_pages[i], "repeated page");
       layers[i]->load_page(page, in);
     }
   }
   state.advance(n_pages * kPageTokens);
-  compute(engine, state, n_tokens - static_cast<uint32_t>(n_pages * kPageTokens));
+  compute(engine, state, text.n_open);
+}
+
+std::unique_ptr<SequenceState> separate_copy(const Engine& engine, const SequenceState& state) {
+  if (!state.shares_pages()) return state.deep_copy();
+  std::unique_ptr<SequenceState> copy = engine.make_state();
+  std::vector<PageRange> pages(state.n_layers());
+  int64_t last = 0;
+  for (size_t i = 0; i < state.n_layers(); ++i) {
+    if (state.layer(i) != nullptr) pages[i] = state.layer(i)->sealed_pages();
+    last = std::max(last, pages[i].end);
+  }
+  for (int64_t page = 0; page < last; ++page) {  // of all layers before the next: some build on each other
+    for (size_t i = 0; i < state.n_layers(); ++i) {
+      if (page < pages[i].begin || page >= pages[i].end) continue;
+      Bytes bytes;
+      state.layer(i)->save_page(page, bytes);
+      StateReader in(bytes.data, "copied page");
+      copy->layer(i)->load_page(page, in);
+    }
+  }
+  for (size_t i = 0; i < state.n_layers(); ++i) {
+    if (state.layer(i) == nullptr) continue;
+    Bytes bytes;
+    if (!state.layer(i)->save_rest(state.n_tokens(), bytes)) {
+      fail(ErrorCode::kUnsupported, "[copy context] layer {}: expected a state that can be saved", i);
+    }
+    StateReader in(bytes.data, "copied rest");
+    copy->layer(i)->load_rest(in);
+  }
+  copy->advance(state.n_tokens());
+  return copy;
 }
 
 }  // namespace mneme

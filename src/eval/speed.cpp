@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "eval/repeated_context.h"
 
 namespace mneme {
@@ -32,12 +33,31 @@ void check(const Engine& engine, const SpeedOptions& options) {
   engine.check_room(options.depth, options.n_tokens);
 }
 
+/// One state of every sequence at the depth, each in memory of its own. Only the first is computed.
+std::vector<std::unique_ptr<SequenceState>> filled_states(Engine& engine, const SpeedOptions& options) {
+  std::vector<std::unique_ptr<SequenceState>> states;
+  const uint32_t n_sequences = engine.plan().n_sequences, depth = std::max(1u, options.depth);
+  Progress progress("filling", n_sequences, "sequences");
+  states.push_back(engine.make_state());
+  if (options.repeat_page) {
+    repeat_context(engine, *states.front(), depth);
+  } else {
+    engine.run(*states.front(), random_tokens(engine.model(), depth), [](size_t, size_t, const float*) {});
+  }
+  while (states.size() < n_sequences) {
+    progress.update(states.size());
+    states.push_back(separate_copy(engine, *states.front()));
+  }
+  return states;
+}
+
 }  // namespace
 
 SpeedResult prefill_speed(Engine& engine, const SpeedOptions& options) {
   check(engine, options);
   const Model& model = engine.model();
-  const std::vector<TokenId> before = random_tokens(model, options.depth), prompt = random_tokens(model, options.n_tokens);
+  const std::vector<TokenId> before = random_tokens(model, options.depth),
+                             prompt = random_tokens(model, options.n_tokens);
   std::unique_ptr<SequenceState> state;
   SpeedResult result;
   result.tokens_per_second = repeat(
@@ -63,16 +83,7 @@ SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
   check(engine, options);
   const Model& model = engine.model();
   const size_t n_sequences = engine.plan().n_sequences;
-  const std::vector<TokenId> before = random_tokens(model, std::max<size_t>(1, options.depth));
-  std::vector<std::unique_ptr<SequenceState>> states(n_sequences);
-  for (auto& state : states) {
-    state = engine.make_state();
-    if (options.repeat_page) {
-      repeat_context(engine, *state, std::max(1u, options.depth));
-    } else {
-      engine.run(*state, before, [](size_t, size_t, const float*) {});
-    }
-  }
+  const std::vector<std::unique_ptr<SequenceState>> states = filled_states(engine, options);
   std::vector<TokenId> tokens(n_sequences);
   std::vector<int32_t> positions(n_sequences);
   std::vector<SequenceSlice> slices;
@@ -85,7 +96,8 @@ SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
       options, static_cast<double>(options.n_tokens) * static_cast<double>(n_sequences),
       [&] {
         for (auto& state : states) {
-          if (!state->truncate(options.depth)) fail(ErrorCode::kUnsupported, "[bench] this model's state cannot go back");
+          if (!state->truncate(options.depth))
+            fail(ErrorCode::kUnsupported, "[bench] this model's state cannot go back");
         }
         tokens = random_tokens(model, n_sequences);
       },
@@ -103,8 +115,11 @@ SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
         }
       });
   for (const auto& state : states) result.fetches += state->fetches();
-  const double kv = static_cast<double>(model.state_bytes(engine.state_options(), options.depth + options.n_tokens / 2));
-  result.bytes_per_token = static_cast<double>(engine.plan().weight_bytes_per_token) / static_cast<double>(n_sequences) + kv;
+  result.state_bytes = states.front()->bytes();
+  const double kv =
+      static_cast<double>(model.state_bytes(engine.state_options(), options.depth + options.n_tokens / 2));
+  result.bytes_per_token =
+      static_cast<double>(engine.plan().weight_bytes_per_token) / static_cast<double>(n_sequences) + kv;
   return result;
 }
 

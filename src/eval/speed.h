@@ -18,6 +18,7 @@ struct SpeedOptions {
 struct SpeedResult {
   SampleStatistics tokens_per_second;  ///< Of all sequences together.
   FetchCounts fetches;                 ///< During all repetitions, of policies with a slow tier.
+  uint64_t state_bytes = 0;            ///< That the state of one sequence holds at the end; only of decoding.
   double bytes_per_token = 0;          ///< Weights and context read for one pass, divided by its sequences.
 };
 

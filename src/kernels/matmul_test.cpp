@@ -11,6 +11,7 @@
 #include "base/parallel.h"
 #include "kernels/matmul_test_data.h"
 #include "kernels/op_check.h"
+#include "tensor/dfloat.h"
 #include "tensor/weight_format.h"
 
 namespace mneme::kernels {
@@ -194,7 +195,14 @@ TEST(Matmul, IntegersAreTheSameOnEveryTarget) {
 TEST(Matmul, LosslessFormatsGiveTheBitsOfBf16) {
   on_every_target([] {
     for (const auto& [rows, columns] : {std::pair<size_t, size_t>{50, 516}, {16, 256}, {97, 1280}, {1, 4}}) {
-      const TestMatrix w(DType::kBF16, rows, columns, 71);
+      TestMatrix w(DType::kBF16, rows, columns, 71);
+      TestRandom random(73);
+      for (size_t i = 0; i < rows * columns; ++i) {  // with exponents of any size, few in a row and many
+        if (i % columns < 4 || i + 1 == rows * columns || (i / columns % 16 > 12 && random.bits() % 8 == 0)) {
+          const uint16_t word = dfloat::with_exponent(static_cast<uint16_t>(random.bits()), 90 + random.bits() % 60);
+          std::memcpy(w.bytes.data() + 2 * i, &word, sizeof word);
+        }
+      }
       const TensorView view{DType::kBF16, Shape{rows, columns}, w.bytes.data()};
       for (DType dtype : {DType::kDf11, DType::kDf12}) {
         std::vector<std::byte> bytes;

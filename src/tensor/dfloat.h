@@ -16,7 +16,7 @@
 /// decoded alone, tiles are the unit of parallel work, and four independent chains of table look-ups overlap. (The
 /// paper codes whole blocks of a model for thousands of GPU threads, which find their places in two passes; the
 /// directory of tiles takes the place of its gaps and positions.) Codes have at most 12 bits: one table of 4096 entries
-/// gives up to four exponents a look-up.
+/// gives up to six exponents a look-up.
 ///
 /// DF12 is a sibling of fixed rate: 15 consecutive exponents get a nibble, code 15 marks an escape that is listed
 /// apart. Twelve bits and a little, decoded by shifts and additions alone.
@@ -47,6 +47,11 @@ constexpr size_t kDf12Base = 12;                ///< u8: the exponent of code 0.
 constexpr size_t kDf12Directory = kStreamHead;  ///< u32[tiles + 1]: index of the first escape of each tile.
 constexpr size_t kDf12Escape = 3;               ///< Bytes of an escape: u16 place in the tile, u8 exponent.
 
+/// A bfloat16 with another exponent.
+constexpr uint16_t with_exponent(uint16_t word, unsigned exponent) {
+  return static_cast<uint16_t>((word & 0x807fu) | exponent << 7);
+}
+
 /// How a matrix is cut into tiles.
 struct TileGrid {
   uint64_t rows, columns;
@@ -70,9 +75,10 @@ bool is_complete(const std::array<uint8_t, 256>& lengths);
 /// Canonical codes: shorter ones first, equal ones by exponent; in the low bits.
 std::array<uint16_t, 256> canonical_codes(const std::array<uint8_t, 256>& lengths);
 
-/// For each window of kMaxCodeBits bits the exponents it begins with: four of them from bit 0 on (those beyond the
-/// count are meaningless), their count at bit 32, bits used at bit 40, bits of the first one at bit 48.
+/// What each window of kMaxCodeBits bits begins with: in byte 0 the bits that its whole codes take, in byte 1 their
+/// number, 1 to kMostCodes, then their exponents (those beyond the number are zero).
 using DecodeTable = std::array<uint64_t, kTableSize>;
+constexpr unsigned kMostCodes = 6, kEntryCount = 8, kEntryCodes = 16;
 void fill_table(const std::array<uint8_t, 256>& lengths, DecodeTable& table);
 /// The table for the code lengths at `lengths`, kept for the calling thread until it asks for another.
 const DecodeTable& table_of(const std::byte* lengths);

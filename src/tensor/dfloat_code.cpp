@@ -75,33 +75,30 @@ std::array<uint16_t, 256> canonical_codes(const std::array<uint8_t, 256>& length
 }
 
 void fill_table(const std::array<uint8_t, 256>& lengths, DecodeTable& table) {
-  struct First {
-    uint8_t symbol, bits;
+  struct Code {
+    uint64_t exponent;
+    unsigned bits;
   };
-  std::array<First, kTableSize> first{};
-  const auto codes = canonical_codes(lengths);
-  for (size_t s = 0; s < 256; ++s) {
-    if (lengths[s] == 0) continue;
-    const unsigned free_bits = kMaxCodeBits - lengths[s];
-    const size_t begin = size_t{codes[s]} << free_bits;
-    for (size_t i = begin; i < std::min(begin + (size_t{1} << free_bits), kTableSize); ++i) {
-      first[i] = {static_cast<uint8_t>(s), lengths[s]};
+  std::vector<Code> codes;  // in canonical order, so that each begins where the one before ends
+  for (unsigned bits = 1; bits <= kMaxCodeBits; ++bits) {
+    for (size_t s = 0; s < 256; ++s) {
+      if (lengths[s] == bits) codes.push_back({s, bits});
     }
   }
-  // The code of one symbol alone leaves half of the windows open: they mean that symbol too.
-  for (size_t i = kTableSize / 2; i < kTableSize; ++i) {
-    if (first[i].bits == 0) first[i] = first[0];
-  }
-  for (size_t window = 0; window < kTableSize; ++window) {
-    uint64_t entry = 0, n = 0, used = 0;
-    while (n < 4) {
-      const First next = first[(window << used) & (kTableSize - 1)];
-      if (used + next.bits > kMaxCodeBits) break;
-      entry |= uint64_t{next.symbol} << (8 * n++);
-      used += next.bits;
+  /// The windows [at, end) that begin with n codes of `used` bits.
+  const auto fill = [&](const auto& again, size_t at, unsigned used, unsigned n, uint64_t exponents) -> void {
+    const size_t end = at + (size_t{1} << (kMaxCodeBits - used));
+    for (const Code& code : codes) {
+      if (n == kMostCodes || used + code.bits > kMaxCodeBits) break;
+      again(again, at, used + code.bits, n + 1, exponents | code.exponent << (8 * n));
+      at += size_t{1} << (kMaxCodeBits - used - code.bits);
     }
-    table[window] = entry | n << 32 | used << 40 | uint64_t{first[window].bits} << 48;
-  }
+    // The code of one symbol alone leaves half of the windows open: they mean that symbol too.
+    if (n == 0 && at < end) used = n = 1, exponents = codes.front().exponent;
+    std::fill(table.begin() + static_cast<long>(at), table.begin() + static_cast<long>(end),
+              used | uint64_t{n} << kEntryCount | exponents << kEntryCodes);
+  };
+  fill(fill, 0, 0, 0, 0);
 }
 
 const DecodeTable& table_of(const std::byte* lengths) {

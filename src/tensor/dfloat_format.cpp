@@ -333,10 +333,13 @@ class Df12Format : public TileFormat {
     for (uint64_t tile = 0; tile <= tiles; ++tile) {
       const auto entry = load<uint32_t>(stored.data + kDf12Directory + 4 * tile);
       if (entry < before || entry > n_escapes) damaged(stored, name, "escapes out of order");
+      int last = -1;
       for (uint64_t e = before; tile > 0 && e < entry; ++e) {
-        if (load<uint16_t>(stored.data + fixed + kDf12Escape * e) >= grid.words(tile - 1)) {
-          damaged(stored, name, "an escape outside its tile");
+        const int place = load<uint16_t>(stored.data + fixed + kDf12Escape * e);
+        if (place <= last || static_cast<size_t>(place) >= grid.words(tile - 1)) {
+          damaged(stored, name, "an escape outside its tile or out of order");
         }
+        last = place;
       }
       before = entry;
     }
@@ -347,7 +350,7 @@ class Df12Format : public TileFormat {
 
  protected:
   void decode(const std::byte* stored, const TileGrid& grid, uint64_t tile, uint16_t* words) const override {
-    any::decode_df12(stored, grid, tile, words);
+    any::decode_df12(any::df12_tile(stored, grid, tile), words);
   }
 };
 

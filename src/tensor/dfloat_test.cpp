@@ -1,10 +1,12 @@
 #include "tensor/dfloat.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -12,9 +14,12 @@
 #include "base/half.h"
 #include "base/parallel.h"
 #include "base/philox.h"
+#include "base/test_error.h"
 
 namespace mneme {
 namespace {
+
+using ::testing::HasSubstr;
 
 TensorView bf16_matrix(const std::vector<uint16_t>& words, uint64_t columns) {
   return {DType::kBF16, Shape{words.size() / columns, columns}, reinterpret_cast<const std::byte*>(words.data())};
@@ -153,6 +158,44 @@ TEST(DFloat, OtherFloatsAreRefused) {
   EXPECT_NE(weight_format(DType::kDf11).misfit(Shape{16, 6}), "");
   EXPECT_NE(weight_format(DType::kDf11).misfit(Shape{16}), "");
   EXPECT_EQ(weight_format(DType::kDf11).misfit(Shape{3, 8}), "");
+}
+
+TEST(DFloat, EscapesLieInTheOrderOfTheirPlaces) {
+  std::vector<uint16_t> words = gaussian(16 * 256, 0.02f, 9);
+  words[3] = words[900] = 0x7f00;
+  Stored stored = encode(DType::kDf12, bf16_matrix(words, 256));
+  std::byte* const last = stored.bytes.data() + stored.bytes.size() - dfloat::kDf12Escape;
+  std::swap_ranges(last, last + dfloat::kDf12Escape, last - dfloat::kDf12Escape);
+  EXPECT_THAT(error_of([&] { weight_format(DType::kDf12).validate(stored.view, "w"); }), HasSubstr("out of order"));
+}
+
+/// The table is the code: each window begins with as many whole codes as fit, up to the most.
+TEST(DFloat, TheTableSaysWhatWindowsBeginWith) {
+  std::array<uint64_t, 256> counts{};
+  for (size_t e = 100; e < 140; ++e)
+    counts[e] = 1 + (size_t{1} << 20) / ((e - 118) * (e - 118) * (e - 118) * (e - 118) + 1);
+  std::array<uint8_t, 256> alone{};
+  alone[7] = 1;
+  for (const auto& lengths : {dfloat::code_lengths(counts), alone}) {
+    const auto codes = dfloat::canonical_codes(lengths);
+    auto table = std::make_unique<dfloat::DecodeTable>();
+    dfloat::fill_table(lengths, *table);
+    for (size_t window = 0; window < dfloat::kTableSize / (lengths == alone ? 2 : 1); ++window) {
+      uint64_t want = 0, n = 0;
+      unsigned used = 0;
+      for (bool found = true; found && n < dfloat::kMostCodes;) {
+        found = false;
+        for (size_t e = 0; e < 256 && !found; ++e) {
+          if (lengths[e] == 0 || used + lengths[e] > dfloat::kMaxCodeBits) continue;
+          if ((window >> (dfloat::kMaxCodeBits - used - lengths[e]) & ((1u << lengths[e]) - 1)) != codes[e]) continue;
+          want |= uint64_t{e} << (dfloat::kEntryCodes + 8 * n++);
+          used += lengths[e];
+          found = true;
+        }
+      }
+      ASSERT_EQ((*table)[window], want | n << dfloat::kEntryCount | used) << window;
+    }
+  }
 }
 
 /// Whatever bytes are damaged: either validate() refuses them or decoding stays inside (the sanitizer builds watch).

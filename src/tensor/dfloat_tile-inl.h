@@ -1,6 +1,6 @@
 #pragma once
 
-#include <bit>
+#include <algorithm>
 #include <cstring>
 
 #include "tensor/dfloat.h"
@@ -23,64 +23,73 @@ struct BitCursor {
   }
 };
 
+/// Writes the exponents that kLookUps windows after one another begin with, and up to 8 bytes from the start of the
+/// last of them; returns their number.
+template <int kLookUps>
+inline size_t decode_some(const DecodeTable& table, BitCursor& cursor, uint8_t* out) {
+  static_assert(kLookUps * kMaxCodeBits <= 57 && kMostCodes + 2 <= 8);
+  uint64_t window = cursor.window(), sum = 0;
+  for (int i = 0; i < kLookUps; ++i) {
+    const uint64_t entry = table[window >> (64 - kMaxCodeBits)], codes = entry >> kEntryCodes;
+    std::memcpy(out + (sum >> kEntryCount & 0xff), &codes, sizeof codes);
+    sum += entry;  // bits and counts in their own bytes
+    window <<= entry & 63;
+  }
+  cursor.bit += sum & 0xff;
+  return sum >> kEntryCount & 0xff;
+}
+
 /// Exponents of a tile of `words` words from its four streams.
 inline void decode_exponents(const DecodeTable& table, const uint8_t* const (&streams)[kStreams], size_t words,
                              uint8_t* out) {
-  constexpr unsigned kTop = 64 - kMaxCodeBits;
-  constexpr size_t kRound = 16;  // four look-ups give at most so many exponents and use at most 48 bits
+  constexpr int kLookUps = 4;
+  constexpr size_t kLeast = (kLookUps - 1) * kMostCodes + 8;  // exponents left, so that all writes stay in the stream's
   BitCursor cursor[kStreams];
-  size_t left[kStreams];
+  uint8_t *to[kStreams], *end[kStreams];
   for (size_t q = 0; q < kStreams; ++q) {
     cursor[q].bytes = streams[q];
-    left[q] = words / kStreams;
+    to[q] = out + q * (words / kStreams);
+    end[q] = to[q] + words / kStreams;
   }
-  const auto place = [&](size_t q) { return out + (q + 1) * (words / kStreams) - left[q]; };
-  while (left[0] >= kRound && left[1] >= kRound && left[2] >= kRound && left[3] >= kRound) {
+  const auto left = [&](size_t q) { return static_cast<size_t>(end[q] - to[q]); };
+  while (left(0) >= kLeast && left(1) >= kLeast && left(2) >= kLeast && left(3) >= kLeast) {
+    for (size_t q = 0; q < kStreams; ++q) to[q] += decode_some<kLookUps>(table, cursor[q], to[q]);
+  }
+  for (bool more = true; more;) {
+    more = false;
     for (size_t q = 0; q < kStreams; ++q) {
-      uint64_t window = cursor[q].window();
-      uint8_t* to = place(q);
-      size_t used = 0, n = 0;
-      for (int i = 0; i < 4; ++i) {
-        const uint64_t entry = table[window >> kTop];
-        const auto symbols = static_cast<uint32_t>(entry);
-        std::memcpy(to + n, &symbols, sizeof symbols);
-        n += (entry >> 32) & 0xff;
-        const uint64_t bits = (entry >> 40) & 0xff;
-        window <<= bits;
-        used += bits;
-      }
-      left[q] -= n;
-      cursor[q].bit += used;
+      if (left(q) < 8) continue;
+      to[q] += decode_some<1>(table, cursor[q], to[q]);
+      more = true;
     }
   }
   for (size_t q = 0; q < kStreams; ++q) {
-    for (; left[q] > 0; --left[q]) {
-      const uint64_t entry = table[cursor[q].window() >> kTop];
-      *place(q) = static_cast<uint8_t>(entry);
-      cursor[q].bit += (entry >> 48) & 0xff;
+    while (to[q] < end[q]) {
+      uint8_t last[8];
+      const size_t n = std::min(decode_some<1>(table, cursor[q], last), left(q));
+      std::memcpy(to[q], last, n);
+      to[q] += n;
     }
   }
 }
 
-/// words[i] = sign, exponent and mantissa put together.
-inline void merge_words(const uint8_t* exponents, const uint8_t* sm, size_t n, uint16_t* words) {
-  for (size_t i = 0; i < n; ++i) {
-    const auto word = static_cast<uint32_t>((sm[i] & 0x80) << 8 | (sm[i] & 0x7f) | exponents[i] << 7);
-    words[i] = static_cast<uint16_t>(word);
-  }
-}
-
-/// Decodes tile `tile` of the DF11 stream at `stored`, a valid one.
-inline void decode_df11(const std::byte* stored, const TileGrid& grid, uint64_t tile, uint16_t* words) {
-  uint64_t total = 0;
-  std::memcpy(&total, stored, sizeof total);
+/// Where tile `tile` of the DF11 stream at `stored` begins; behind the last tile: its end.
+inline const std::byte* df11_tile(const std::byte* stored, uint64_t tile) {
   uint32_t place = 0;
   std::memcpy(&place, stored + kDf11Directory + 4 * tile, sizeof place);
-  const size_t n = grid.words(tile), begin = size_t{8} * place;
+  return stored + size_t{8} * place;
+}
+
+/// Decodes the exponents of tile `tile` of the DF11 stream at `stored`, a valid one; returns its signs and mantissas.
+inline const uint8_t* df11_exponents(const std::byte* stored, const TileGrid& grid, uint64_t tile, uint8_t* exponents) {
+  uint64_t total = 0;
+  std::memcpy(&total, stored, sizeof total);
   const auto* bytes = reinterpret_cast<const uint8_t*>(stored);
+  const auto* at = reinterpret_cast<const uint8_t*>(df11_tile(stored, tile));
+  const size_t n = grid.words(tile);
   uint16_t sizes[kStreams - 1];
-  std::memcpy(sizes, bytes + begin, sizeof sizes);
-  const uint8_t* sm = bytes + begin + kDf11TileHead;
+  std::memcpy(sizes, at, sizeof sizes);
+  const uint8_t* sm = at + kDf11TileHead;
   const uint8_t* streams[kStreams] = {sm + n};
   for (size_t q = 1; q < kStreams; ++q) streams[q] = streams[q - 1] + sizes[q - 1];
   // Near the end of the matrix a stream is decoded from a copy, since windows reach beyond it.
@@ -94,37 +103,85 @@ inline void decode_df11(const std::byte* stored, const TileGrid& grid, uint64_t 
     std::memset(copies[q] + rest, 0, kMostBytes - rest);
     streams[q] = copies[q];
   }
-  uint8_t exponents[kTileWords];
   decode_exponents(table_of(stored + kDf11Lengths), streams, n, exponents);
-  merge_words(exponents, sm, n, words);
+  return sm;
 }
 
-/// Decodes tile `tile` of the DF12 stream at `stored`, a valid one.
-inline void decode_df12(const std::byte* stored, const TileGrid& grid, uint64_t tile, uint16_t* words) {
-  const size_t n = grid.words(tile);
+/// words[i] = sign, exponent and mantissa put together.
+inline void merge_words(const uint8_t* exponents, const uint8_t* sm, size_t n, uint16_t* words) {
+  for (size_t i = 0; i < n; ++i) {
+    const auto word = static_cast<uint32_t>((sm[i] & 0x80) << 8 | (sm[i] & 0x7f) | exponents[i] << 7);
+    words[i] = static_cast<uint16_t>(word);
+  }
+}
+
+/// The words of a tile of DF11.
+inline void decode_df11(const std::byte* stored, const TileGrid& grid, uint64_t tile, uint16_t* words) {
+  uint8_t exponents[kTileWords];
+  const uint8_t* sm = df11_exponents(stored, grid, tile, exponents);
+  merge_words(exponents, sm, grid.words(tile), words);
+}
+
+/// Where a tile of DF12 lies.
+struct Df12Tile {
+  const uint8_t* nibbles;  ///< 32 bytes for 64 words,
+  const uint8_t* sm;       ///< behind all of them 64 bytes.
+  size_t words;
+  unsigned base;           ///< Exponent of nibble 0.
+  const uint8_t* escapes;  ///< kDf12Escape bytes each, by their places.
+  size_t n_escapes;
+
+  /// Word of escape e, and its exponent.
+  uint16_t place(size_t e) const {
+    uint16_t out = 0;
+    std::memcpy(&out, escapes + kDf12Escape * e, sizeof out);
+    return out;
+  }
+  unsigned exponent(size_t e) const { return escapes[kDf12Escape * e + 2]; }
+};
+
+/// Tile `tile` of the DF12 stream at `stored`, a valid one.
+inline Df12Tile df12_tile(const std::byte* stored, const TileGrid& grid, uint64_t tile) {
   const uint64_t planes = kDf12Directory + 4 * (grid.tiles() + 1);
   const auto* bytes = reinterpret_cast<const uint8_t*>(stored);
-  const uint8_t* nibbles = bytes + planes + grid.first_word(tile) / 2 * 3;
-  const uint8_t* sm = nibbles + n / 2;
-  const unsigned base = bytes[kDf12Base];
-  for (size_t i = 0; i < n; i += 64, nibbles += 32, sm += 64) {
-    for (size_t j = 0; j < 32; ++j) {
-      words[i + j] = static_cast<uint16_t>((sm[j] & 0x80u) << 8 | (sm[j] & 0x7fu) | (base + (nibbles[j] & 15u)) << 7);
-    }
-    for (size_t j = 0; j < 32; ++j) {
-      words[i + 32 + j] =
-          static_cast<uint16_t>((sm[32 + j] & 0x80u) << 8 | (sm[32 + j] & 0x7fu) | (base + (nibbles[j] >> 4)) << 7);
-    }
-  }
   uint32_t escapes[2];
   std::memcpy(escapes, bytes + kDf12Directory + 4 * tile, sizeof escapes);
+  const size_t n = grid.words(tile);
+  const uint8_t* nibbles = bytes + planes + grid.first_word(tile) / 2 * 3;
   const uint8_t* list = bytes + planes + grid.stripes() * kTileRows * grid.columns / 2 * 3;
-  for (uint32_t e = escapes[0]; e < escapes[1]; ++e) {
-    uint16_t place = 0;
-    std::memcpy(&place, list + kDf12Escape * size_t{e}, sizeof place);
-    uint16_t& word = words[place & (kTileWords - 1)];
-    word = static_cast<uint16_t>((word & 0x807fu) | unsigned{list[kDf12Escape * size_t{e} + 2]} << 7);
+  return {nibbles,
+          nibbles + n / 2,
+          n,
+          bytes[kDf12Base],
+          list + kDf12Escape * size_t{escapes[0]},
+          size_t{escapes[1] - escapes[0]}};
+}
+
+/// Puts the exponents in that have no nibble.
+inline void patch_escapes(const Df12Tile& tile, uint16_t* words) {
+  for (size_t e = 0; e < tile.n_escapes; ++e) {
+    uint16_t& word = words[tile.place(e) % kTileWords];
+    word = with_exponent(word, tile.exponent(e));
   }
+}
+
+/// 32 words from their nibbles, in the low half of bytes shifted right by `shift`, and their sm.
+inline void df12_words(const uint8_t* nibbles, unsigned shift, const uint8_t* sm, unsigned base, uint16_t* words) {
+  for (size_t j = 0; j < 32; ++j) {
+    const unsigned exponent = base + ((unsigned{nibbles[j]} >> shift) & 15u);
+    words[j] = static_cast<uint16_t>((sm[j] & 0x80u) << 8 | (sm[j] & 0x7fu) | exponent << 7);
+  }
+}
+
+/// The words of a tile of DF12.
+inline void decode_df12(const Df12Tile& tile, uint16_t* words) {
+  for (size_t i = 0; i < tile.words; i += 64) {
+    for (size_t half = 0; half < 2; ++half) {
+      const size_t first = i + 32 * half;
+      df12_words(tile.nibbles + i / 2, 4 * static_cast<unsigned>(half), tile.sm + first, tile.base, words + first);
+    }
+  }
+  patch_escapes(tile, words);
 }
 
 }  // namespace mneme::dfloat::MNEME_TARGET

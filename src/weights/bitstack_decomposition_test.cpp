@@ -1,10 +1,12 @@
 #include "weights/bitstack_decomposition.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "base/philox.h"
 #include "base/test_error.h"
@@ -20,6 +22,12 @@ std::vector<float> normal(size_t n, uint64_t seed) {
   PhiloxStream random(seed);
   std::vector<float> out(n);
   for (float& v : out) v = random.next_normal();
+  return out;
+}
+
+std::vector<float> normal_squares(size_t n) {
+  std::vector<float> out = normal(n, 9);
+  for (float& v : out) v *= v;
   return out;
 }
 
@@ -110,6 +118,60 @@ TEST(BitStackDecomposition, ErrorsAreThoseOfTheStoredBlocksAndWeighChannels) {
     (i % 72 == 7 ? heavy : others) += std::pow(static_cast<double>(w[i] - sum[i]), 2);
   }
   EXPECT_LT(heavy, others / 71 / 4);
+}
+
+// One row, one column, sides that are no multiple of a stripe, of 32 or of the runs that products go by; and zeros,
+// whose sign is plus in the bits as in what is left over.
+TEST(BitStackDecomposition, AnyShapeIsTheSumOfItsBlocks) {
+  const std::tuple<uint64_t, uint64_t, uint32_t> shapes[] = {{1, 1, 1},    {1, 70, 4},  {70, 1, 4},    {17, 33, 2},
+                                                             {33, 300, 3}, {65, 31, 1}, {15, 515, 16}, {130, 47, 16}};
+  for (const auto& [rows, columns, k] : shapes) {
+    const std::string shape = fmt::format("{} x {}, k {}", rows, columns, k);
+    const BlockLayout layout{rows, columns, k};
+    std::vector<float> w = normal(rows * columns, rows + columns);
+    for (size_t i = 0; i < w.size(); i += 5) w[i] = 0;
+    w[0] = 1;
+    const std::vector<float> s = channel_scales(normal_squares(columns));
+    std::vector<float> rest = w;
+    Ledger ledger;
+    const Decomposition made = decompose(rest, layout, s, 3, ledger);
+    EXPECT_EQ(made.vectors, std::min<uint64_t>({k, rows, columns})) << shape;
+    ASSERT_FALSE(made.blocks.empty()) << shape;
+    ASSERT_EQ(made.errors.size(), made.blocks.size() + 1) << shape;
+    for (size_t n = 1; n <= made.blocks.size(); ++n) {
+      const BlockLayout stored{rows, columns, made.vectors};
+      ASSERT_EQ(made.blocks[n - 1].size(), stored.bytes()) << shape;
+      const std::vector<float> sum = sum_of_blocks(made, layout, n);
+      double error = 0;
+      for (size_t i = 0; i < w.size(); ++i) error += std::pow(static_cast<double>((w[i] - sum[i]) * s[i % columns]), 2);
+      EXPECT_NEAR(error, made.errors[n], 1e-3 * made.errors[n] + 1e-9 * made.errors[0]) << shape << ", block " << n;
+      EXPECT_LT(made.errors[n], made.errors[n - 1]) << shape;
+    }
+    // One row or column is of rank one: its magnitudes fit in one block but for the rounding of two factors to half.
+    if (rows == 1 || columns == 1) {
+      EXPECT_LT(made.errors[1], 1e-6 * made.errors[0]) << shape;
+    }
+  }
+}
+
+TEST(BitStackDecomposition, BlocksThatGainNothingAreNotMade) {
+  Ledger ledger;
+  std::vector<float> tiny = normal(40 * 24, 8);
+  for (float& v : tiny) v *= 1e-13f;  // factors near the smallest halves
+  const Decomposition made = decompose(tiny, {40, 24, 2}, {}, 12, ledger);
+  EXPECT_LT(made.blocks.size(), 12u);
+  ASSERT_EQ(made.errors.size(), made.blocks.size() + 1);
+  for (size_t n = 1; n < made.errors.size(); ++n) EXPECT_LT(made.errors[n], made.errors[n - 1]);
+}
+
+TEST(BitStackDecomposition, ScalesOfSilentAndLoudChannelsHaveABound) {
+  std::vector<float> squares(64, 1.0f);
+  squares[3] = 0;
+  squares[4] = 1e20f;
+  const std::vector<float> s = channel_scales(squares);
+  EXPECT_FLOAT_EQ(s[3], 1e-3f);
+  EXPECT_FLOAT_EQ(s[4], 1e3f);
+  EXPECT_TRUE(channel_scales({}).empty());
 }
 
 TEST(BitStackDecomposition, OddCases) {

@@ -229,6 +229,7 @@ TEST_F(BlockStackTest, ADamagedBlockEndsTheStackOrTheModel) {
   stack->load(ledger, 12);
   EXPECT_EQ(stack->status().loaded, 6u);
   EXPECT_EQ(stack->status().usable, 6u);
+  EXPECT_EQ(ledger.used(Tier::kRam), stack->bytes(6)) << "room for what was not loaded goes back";
   { const BlockStack::Pass pass(stack.get()); }
   EXPECT_EQ(stack->status().loaded, 6u);
   const auto broken = BlockStack::of(with_damage_at(1));

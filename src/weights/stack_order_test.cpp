@@ -14,7 +14,7 @@ using ::testing::ElementsAre;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 TEST(StackOrder, AverageGoesLevelByLevelAndGreedyByGainAByte) {
-  const StackedGains matrices[] = {{100, {0, 1, 0.1}}, {10, {0, 0.5, 0.3, 0.2}}, {100, {0, 3, 2}}};
+  const StackedGains matrices[] = {{100, {1, 1, 0.1}}, {10, {5, 0.5, 0.3, 0.2}}, {100, {9, 3, 2}}};
   EXPECT_THAT(order_blocks(StackOrder::kAverage, matrices, 0),
               ElementsAre(BlockId{0, 0}, BlockId{1, 0}, BlockId{2, 0}, BlockId{2, 1}, BlockId{0, 1}, BlockId{1, 1},
                           BlockId{2, 2}, BlockId{1, 2}, BlockId{0, 2}, BlockId{1, 3}));

@@ -6,8 +6,8 @@
 #include "base/byte_size.h"
 #include "base/json.h"
 #include "base/parallel.h"
-#include "cli/fetch_counts.h"
 #include "cli/commands.h"
+#include "cli/fetch_counts.h"
 #include "cli/model_options.h"
 #include "engine/engine.h"
 #include "eval/speed.h"
@@ -54,6 +54,7 @@ void bench_model(const Options& options, const GlobalOptions& global, bool decod
       SampleStatistics bytes = result.tokens_per_second;
       for (double* x : {&bytes.median, &bytes.min, &bytes.max}) *x *= result.bytes_per_token;
       out["bytes_per_second"] = to_json(bytes);
+      out["state_bytes"] = result.state_bytes;
     }
     if (result.fetches.wanted > 0) {
       out["kv_fetches"] = fetch_json(result.fetches);
@@ -63,7 +64,11 @@ void bench_model(const Options& options, const GlobalOptions& global, bool decod
   }
   print_rate(decode ? "decode" : "prefill", "tokens/s", result.tokens_per_second, 1);
   if (decode) {
-    fmt::print("{:<10} {:>9.2f} GB/s of weights and context\n", "", result.tokens_per_second.median * result.bytes_per_token / 1e9);
+    fmt::print("{:<10} {:>9.2f} GB/s of weights and context\n", "",
+               result.tokens_per_second.median * result.bytes_per_token / 1e9);
+    const MemoryPlan& plan = engine->plan();
+    fmt::print("{:<10} {:>9} sequence{} with {} of keys and values each\n", "", plan.n_sequences,
+               plan.n_sequences == 1 ? "" : "s", format_byte_size(result.state_bytes));
     if (result.fetches.wanted > 0) {
       fmt::print("{:<10} {}\n", "", fetch_text(result.fetches));
     }
@@ -72,8 +77,8 @@ void bench_model(const Options& options, const GlobalOptions& global, bool decod
 
 void add_model_bench(CLI::App& parent, GlobalOptions& global, bool decode) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = parent.add_subcommand(decode ? "decode" : "prefill", decode ? "Tokens a second of answers"
-                                                                                  : "Tokens a second of reading a prompt");
+  CLI::App* command = parent.add_subcommand(
+      decode ? "decode" : "prefill", decode ? "Tokens a second of answers" : "Tokens a second of reading a prompt");
   if (!decode) options->speed.n_tokens = 512;
   options->model.add_to(*command, decode);
   command->add_option("-n,--tokens", options->speed.n_tokens, "Tokens of one repetition")->capture_default_str();
@@ -82,7 +87,8 @@ void add_model_bench(CLI::App& parent, GlobalOptions& global, bool decode) {
     command->add_flag("--repeat-page", options->speed.repeat_page,
                       "Fill the depth with copies of one page: at once, and as fast to decode behind");
   }
-  command->add_option("-r,--repetitions", options->speed.repetitions, "Repetitions after the warm-up")->capture_default_str();
+  command->add_option("-r,--repetitions", options->speed.repetitions, "Repetitions after the warm-up")
+      ->capture_default_str();
   command->callback([options, decode, &global] { bench_model(*options, global, decode); });
 }
 
@@ -101,9 +107,12 @@ void add_bench(CLI::App& app, GlobalOptions& global) {
   auto options = std::make_shared<Options>();
   CLI::App* membw = command->add_subcommand("membw", "Bytes a second that all threads read from memory");
   membw->add_option("--size", options->size, "Memory to read through")->capture_default_str();
-  membw->add_option("-r,--repetitions", options->repetitions, "Repetitions")->capture_default_str()->check(CLI::Range(1, 1000));
+  membw->add_option("-r,--repetitions", options->repetitions, "Repetitions")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
   membw->callback([options, &global] {
-    const auto measured = kernels::measure_read_bandwidth(parse_byte_size(options->size), static_cast<int>(options->repetitions));
+    const auto measured =
+        kernels::measure_read_bandwidth(parse_byte_size(options->size), static_cast<int>(options->repetitions));
     const SampleStatistics rate{measured.median, measured.min, measured.max};
     if (global.json) {
       fmt::print("{}\n", Json{{"bench", "membw"}, {"machine", machine()}, {"bytes_per_second", to_json(rate)}}.dump());

@@ -15,7 +15,7 @@ struct Isa : RowByRow<Isa> {
   static constexpr size_t kStripes = 1;
   static constexpr size_t kInt8Tokens = 2;   ///< 8 accumulators of the 16 registers.
   static constexpr size_t kFloatTokens = 6;  ///< 12 accumulators.
-  static constexpr size_t kCodedRows = 2;  ///< Rows of the product with coded matrices, two accumulators each.
+  static constexpr size_t kCodedRows = 2;    ///< Rows of the product with coded matrices, two accumulators each.
   static constexpr bool kSignedWide = true;  ///< See dot().
 
   struct Bytes {
@@ -149,7 +149,8 @@ struct Isa : RowByRow<Isa> {
   }
   /// sum + v in the rows whose word has bit `bit`, sum - v in the others.
   static MNEME_INLINE Floats add_signed(Floats sum, Floats v, const uint8_t* words, unsigned bit) {
-    return {add_signed_half(sum.low, v.low, load(words), bit), add_signed_half(sum.high, v.high, load(words + 32), bit)};
+    return {add_signed_half(sum.low, v.low, load(words), bit),
+            add_signed_half(sum.high, v.high, load(words + 32), bit)};
   }
 
   /// Numbers of differing bits of the bytes of rows, on their way.
@@ -188,11 +189,46 @@ struct Isa : RowByRow<Isa> {
                            _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)), sum);
   }
   /// sum + products of the pair of bfloat16 of each row with the pair at x, the second product first.
-  static MNEME_INLINE Floats dot_bf16(Floats sum, const uint8_t* pairs, const uint16_t* x) {
+  static MNEME_INLINE Floats dot_bf16(Floats sum, Bytes pairs, const uint16_t* x) {
     int32_t pair = 0;
     std::memcpy(&pair, x, sizeof pair);
     const __m256i v = _mm256_set1_epi32(pair);
-    return {dot_bf16_half(sum.low, load(pairs), v), dot_bf16_half(sum.high, load(pairs + 32), v)};
+    return {dot_bf16_half(sum.low, pairs.low, v), dot_bf16_half(sum.high, pairs.high, v)};
+  }
+  static MNEME_INLINE Floats dot_bf16(Floats sum, const uint8_t* pairs, const uint16_t* x) {
+    return dot_bf16(sum, load_bytes(pairs), x);
+  }
+
+  /// What df12_words() needs of the exponent of nibble 0.
+  static MNEME_INLINE __m256i df12_exponents(unsigned base) {
+    return _mm256_set1_epi16(static_cast<int16_t>(base << 7));
+  }
+  /// 16 bfloat16 words from exponents in their place and bytes of signs and mantissas.
+  static MNEME_INLINE __m256i with_exponents(__m256i exponents, const uint8_t* sm) {
+    // Sign-extended, sm has its sign and mantissa in place; the bits between are the exponent's.
+    const __m256i rest = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sm)));
+    return _mm256_or_si256(_mm256_andnot_si256(_mm256_set1_epi16(0x7f80), rest), exponents);
+  }
+  static MNEME_INLINE __m256i merge_part(const uint8_t* exponents, const uint8_t* sm) {
+    const __m256i e = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(exponents)));
+    return with_exponents(_mm256_slli_epi16(e, 7), sm);
+  }
+  /// 64 bfloat16 words from bytes of exponents, and of signs and mantissas.
+  static MNEME_INLINE void merge_words(const uint8_t* exponents, const uint8_t* sm, Bytes (&words)[2]) {
+    words[0] = {merge_part(exponents, sm), merge_part(exponents + 16, sm + 16)};
+    words[1] = {merge_part(exponents + 32, sm + 32), merge_part(exponents + 48, sm + 48)};
+  }
+  /// 64 words of DF12 from 32 bytes of nibbles and 64 of signs and mantissas.
+  static MNEME_INLINE void df12_words(__m256i base, const uint8_t* nibbles, const uint8_t* sm, Bytes (&words)[2]) {
+    const __m256i first = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(nibbles)));
+    const __m256i second = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(nibbles + 16)));
+    const auto exponents = [base](__m256i v) {
+      return _mm256_add_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x780)), base);
+    };
+    words[0] = {with_exponents(exponents(_mm256_slli_epi16(first, 7)), sm),
+                with_exponents(exponents(_mm256_slli_epi16(second, 7)), sm + 16)};
+    words[1] = {with_exponents(exponents(_mm256_slli_epi16(first, 3)), sm + 32),
+                with_exponents(exponents(_mm256_slli_epi16(second, 3)), sm + 48)};
   }
 
   /// out[i][r] = word i of row r, 8 words of 8 rows.

@@ -63,8 +63,8 @@ struct Isa {
     std::memcpy(&quad, x, sizeof quad);
     return _mm512_dpbusd_epi32(sum, levels, _mm512_set1_epi32(quad));
   }
-  /// dot() of codes whose activations serve once: they come from memory with the product itself, where GCC 12 would spend an
-  /// instruction on them.
+  /// dot() of codes whose activations serve once: they come from memory with the product itself, where GCC 12 would
+  /// spend an instruction on them.
   template <bool kWide>
   static MNEME_INLINE Ints dot_once(Ints sum, Bytes levels, const int8_t* x) {
     asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(levels), "m"(*reinterpret_cast<const Quad*>(x)));
@@ -97,8 +97,8 @@ struct Isa {
       std::memcpy(out, &sums, kRows * sizeof(float));
     }
   }
-  /// scale[r] = max(factor * largest lane of row r, least) and its inverse; the lanes are bits of floats without a sign, NaN
-  /// above all. At most four rows.
+  /// scale[r] = max(factor * largest lane of row r, least) and its inverse; the lanes are bits of floats without a
+  /// sign, NaN above all. At most four rows.
   template <size_t kRows>
   static MNEME_INLINE void scale_rows(const Ints (&v)[kRows], float factor, float least, float* scale, float* inverse) {
     const __m512i ab = max_halves(v[0], v[kRows > 1 ? 1 : 0]);
@@ -118,8 +118,8 @@ struct Isa {
     return _mm512_castps512_ps128(_mm512_permutexvar_ps(at, v));
   }
   static constexpr bool kTransposedDigits = true;  ///< See split().
-  /// 64 floats times a factor for each half to the nearest integers 128 * high + low, low in [0, 127]. Word 4 i + j of the
-  /// results holds depths 16 j + 4 i to 16 j + 4 i + 3, as packing leaves them.
+  /// 64 floats times a factor for each half to the nearest integers 128 * high + low, low in [0, 127]. Word 4 i + j of
+  /// the results holds depths 16 j + 4 i to 16 j + 4 i + 3, as packing leaves them.
   static MNEME_INLINE void split(const Floats (&v)[4], float first_factor, float second_factor, int8_t* high,
                                  int8_t* low) {
     const __m512 first = _mm512_set1_ps(first_factor), second = _mm512_set1_ps(second_factor);
@@ -163,10 +163,40 @@ struct Isa {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   /// sum + products of the pair of bfloat16 of each row with the pair at x.
-  static MNEME_INLINE Floats dot_bf16(Floats sum, const uint8_t* pairs, const uint16_t* x) {
+  static MNEME_INLINE Floats dot_bf16(Floats sum, Bytes pairs, const uint16_t* x) {
     int32_t pair = 0;
     std::memcpy(&pair, x, sizeof pair);
-    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_loadu_si512(pairs), (__m512bh)_mm512_set1_epi32(pair));
+    return _mm512_dpbf16_ps(sum, (__m512bh)pairs, (__m512bh)_mm512_set1_epi32(pair));
+  }
+  static MNEME_INLINE Floats dot_bf16(Floats sum, const uint8_t* pairs, const uint16_t* x) {
+    return dot_bf16(sum, _mm512_loadu_si512(pairs), x);
+  }
+
+  /// The exponents of DF12's nibbles (tensor/dfloat.h) where a bfloat16 has them, for nibbles with any fifth bit.
+  static MNEME_INLINE Bytes df12_exponents(unsigned base) {
+    alignas(64) uint16_t words[32];
+    for (unsigned i = 0; i < 32; ++i) words[i] = static_cast<uint16_t>((base + i % 16) << 7);
+    return _mm512_load_si512(words);
+  }
+  /// 32 bfloat16 words from exponents in their place and bytes of signs and mantissas.
+  static MNEME_INLINE __m512i with_exponents(__m512i exponents, const uint8_t* sm) {
+    // Sign-extended, sm has its sign and mantissa in place; the bits between are the exponent's.
+    const __m512i rest = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(sm)));
+    constexpr int kSecondWhereFirstElseThird = 0xca;
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi16(0x7f80), exponents, rest, kSecondWhereFirstElseThird);
+  }
+  /// 64 bfloat16 words from bytes of exponents, and of signs and mantissas.
+  static MNEME_INLINE void merge_words(const uint8_t* exponents, const uint8_t* sm, Bytes (&words)[2]) {
+    for (size_t i = 0; i < 2; ++i) {
+      const __m256i e = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(exponents + 32 * i));
+      words[i] = with_exponents(_mm512_slli_epi16(_mm512_cvtepu8_epi16(e), 7), sm + 32 * i);
+    }
+  }
+  /// 64 words of DF12 from 32 bytes of nibbles and 64 of signs and mantissas.
+  static MNEME_INLINE void df12_words(Bytes exponents, const uint8_t* nibbles, const uint8_t* sm, Bytes (&words)[2]) {
+    const __m512i both = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(nibbles)));
+    words[0] = with_exponents(_mm512_permutexvar_epi16(both, exponents), sm);
+    words[1] = with_exponents(_mm512_permutexvar_epi16(_mm512_srli_epi16(both, 4), exponents), sm + 32);
   }
 
   /// out[i][r] = word i of row r, 16 words of 16 rows.

@@ -8,6 +8,7 @@
 #include "base/half.h"
 #include "kernels/products/format.h"
 #include "kernels/products/row_by_row-inl.h"
+#include "tensor/dfloat_tile-inl.h"
 
 namespace mneme::kernels::products::MNEME_TARGET {
 
@@ -109,7 +110,8 @@ struct Isa : RowByRow<Isa> {
   }
   static MNEME_INLINE uint32_t largest_bits(const Ints& bits) {
     uint32_t largest = 0;
-    for (const int32_t lane : bits.v) largest = static_cast<uint32_t>(lane) > largest ? static_cast<uint32_t>(lane) : largest;
+    for (const int32_t lane : bits.v)
+      largest = static_cast<uint32_t>(lane) > largest ? static_cast<uint32_t>(lane) : largest;
     return largest;
   }
   /// v * factor to the nearest integers 128 * high + low, low in [0, 127].
@@ -195,6 +197,28 @@ struct Isa : RowByRow<Isa> {
       sum.v[r] += bf16_to_f32(pair[0]) * bf16_to_f32(x[0]);
     }
     return sum;
+  }
+
+  /// 64 bfloat16 words from bytes of exponents, and of signs and mantissas.
+  static MNEME_INLINE void merge_words(const uint8_t* exponents, const uint8_t* sm, Bytes (&words)[2]) {
+    uint16_t out[64];
+    dfloat::MNEME_TARGET::merge_words(exponents, sm, 64, out);
+    std::memcpy(words[0].v, out, sizeof words[0].v);
+    std::memcpy(words[1].v, out + 32, sizeof words[1].v);
+  }
+  /// What df12_words() needs of the exponent of nibble 0.
+  static MNEME_INLINE unsigned df12_exponents(unsigned base) { return base; }
+  /// 64 words of DF12 (tensor/dfloat.h) from 32 bytes of nibbles and 64 of signs and mantissas.
+  static MNEME_INLINE void df12_words(unsigned base, const uint8_t* nibbles, const uint8_t* sm, Bytes (&words)[2]) {
+    uint16_t out[64];
+    dfloat::MNEME_TARGET::df12_words(nibbles, 0, sm, base, out);
+    dfloat::MNEME_TARGET::df12_words(nibbles, 4, sm + 32, base, out + 32);
+    std::memcpy(words[0].v, out, sizeof words[0].v);
+    std::memcpy(words[1].v, out + 32, sizeof words[1].v);
+  }
+
+  static MNEME_INLINE Floats dot_bf16(Floats sum, const Bytes& pairs, const uint16_t* x) {
+    return dot_bf16(sum, pairs.v, x);
   }
 
   /// out[i][r] = 32-bit word i of row r, 16 words of 16 rows.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/products/bitstack_tile-inl.h"
+#include "kernels/products/lossless-inl.h"
 #include "kernels/products/operands-inl.h"
 #include "tensor/aqlm_tile-inl.h"
 #include "tensor/dfloat_tile-inl.h"
@@ -181,7 +182,7 @@ struct AqlmProduct {
 };
 
 /// Where the bfloat16 tiles of a product come from.
-enum class Bf16Source : uint8_t { kRows, kPacked, kDf11, kDf12, kBitStack };
+enum class Bf16Source : uint8_t { kRows, kPacked, kBitStack };
 
 template <Bf16Source kSource>
 struct Bf16Product {
@@ -190,7 +191,6 @@ struct Bf16Product {
     static constexpr auto kMicros = bf16_micros<kStripes>(std::make_index_sequence<Isa::kFloatTokens>());
     const Matrix& matrix = *job.matrix;
     const size_t padded = matrix.columns + matrix.columns % 2;
-    [[maybe_unused]] const dfloat::TileGrid grid{matrix.rows, matrix.columns};
     for (size_t k = 0; k < matrix.columns; k += kTileColumns) {
       const size_t columns = std::min(kTileColumns, matrix.columns - k), even = columns + columns % 2;
       alignas(64) uint8_t gathered[kStripes][2 * kTileColumns * kStripeRows];
@@ -204,17 +204,40 @@ struct Bf16Product {
           plain_bf16(PlainRows(matrix, stripe + s, 2 * matrix.columns, 2 * k), columns, gathered[s]);
         } else if constexpr (kSource == Bf16Source::kBitStack) {
           decode_stack(matrix, stripe + s, k, columns, gathered[s]);
-        } else {
-          // Decoded whole before the products, which then are those of bfloat16 to the bit.
-          const uint64_t tile = (stripe + s) * grid.column_tiles() + k / kTileColumns;
-          auto* words = reinterpret_cast<uint16_t*>(gathered[s]);
-          if constexpr (kSource == Bf16Source::kDf11) dfloat::MNEME_TARGET::decode_df11(matrix.data, grid, tile, words);
-          if constexpr (kSource == Bf16Source::kDf12) dfloat::MNEME_TARGET::decode_df12(matrix.data, grid, tile, words);
         }
       }
       for_token_groups<Isa::kFloatTokens>(job.n_tokens, [&](size_t first, size_t count) {
         const uint16_t* x = job.bf16 + k * job.n_tokens + first * even;
         kMicros[count - 1](weights, x, even, job.sums + first * kStripes * kStripeRows);
+      });
+    }
+  }
+};
+
+/// Products of the lossless formats, to the bits of those of bfloat16.
+template <template <size_t> class Tiles>
+struct LosslessProduct {
+  template <size_t kStripes>
+  static void sum(const StripeJob& job, size_t stripe) {
+    static constexpr auto kMicros = bf16_micros<kStripes>(std::make_index_sequence<Isa::kFloatTokens>());
+    const Matrix& matrix = *job.matrix;
+    const dfloat::TileGrid grid{matrix.rows, matrix.columns};
+    for (size_t k = 0; k < matrix.columns; k += kTileColumns) {
+      Tiles<kStripes> tiles(matrix.data, grid, stripe, k / kTileColumns);
+      if (job.n_tokens == 1) {
+        dot_tiles<kStripes>(tiles, job.bf16 + k, job.sums);
+        continue;
+      }
+      alignas(64) uint8_t words[kStripes][2 * kTileColumns * kStripeRows];
+      const uint8_t* weights[kStripes];
+      for (size_t s = 0; s < kStripes; ++s) {
+        store_tile(tiles, s, words[s]);
+        weights[s] = words[s];
+      }
+      const size_t columns = tiles.words() / kStripeRows;
+      for_token_groups<Isa::kFloatTokens>(job.n_tokens, [&](size_t first, size_t count) {
+        const uint16_t* x = job.bf16 + k * job.n_tokens + first * columns;
+        kMicros[count - 1](weights, x, columns, job.sums + first * kStripes * kStripeRows);
       });
     }
   }
@@ -263,9 +286,9 @@ inline ProductEntry find_entry(DType dtype, Layout layout) {
     case DType::kBF16:
       return {packed ? &run<Bf16Product<Bf16Source::kPacked>> : &run<Bf16Product<Bf16Source::kRows>>, Currency::kBf16};
     case DType::kDf11:
-      return {packed ? nullptr : &run<Bf16Product<Bf16Source::kDf11>>, Currency::kBf16};
+      return {packed ? nullptr : &run<LosslessProduct<Df11Tiles>>, Currency::kBf16};
     case DType::kDf12:
-      return {packed ? nullptr : &run<Bf16Product<Bf16Source::kDf12>>, Currency::kBf16};
+      return {packed ? nullptr : &run<LosslessProduct<Df12Tiles>>, Currency::kBf16};
     case DType::kBitStack:
       return {packed ? nullptr : &run<Bf16Product<Bf16Source::kBitStack>>, Currency::kBf16};
     case DType::kAqlm:

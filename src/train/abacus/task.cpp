@@ -51,20 +51,33 @@ std::vector<TaskTest> tests_of(PhiloxStream& random, const DescribedProgram& des
 
 }  // namespace
 
-std::vector<Task> make_tasks(size_t n, uint64_t seed) {
+DescribedProgram held_out_program(PhiloxStream& random) {
+  return make_program(random, Split::kHeldOut);
+}
+
+std::vector<Task> make_tasks(size_t n, uint64_t seed, const ProgramDraw& draw) {
   if (n > kMostTasks) fail(ErrorCode::kInvalidArgument, "[abacus] expected at most {} tasks, found {}", kMostTasks, n);
   std::vector<Task> tasks;
   std::set<std::string> keys;
   PhiloxStream random(seed, 0x7461736B);
+  size_t draws = 0;
   while (tasks.size() < n) {
+    const bool wants_new_structure = tasks.size() % 2 == 0;
+    if (draws++ == kMostDraws) {
+      fail(
+          ErrorCode::kInvalidArgument,
+          "[abacus] expected {} different tasks, found {} and in {} more programs none with {} that training never saw",
+          n, tasks.size(), kMostDraws, wants_new_structure ? "a structure" : "only numbers");
+    }
     Task task;
-    task.program = make_program(random, Split::kHeldOut);
+    task.program = draw(random);
     const bool new_structure = split_of(task.program.structure) == Split::kHeldOut;
-    if (new_structure != (tasks.size() % 2 == 0) || keys.contains(task.program.key)) continue;
+    if (new_structure != wants_new_structure || keys.contains(task.program.key)) continue;
     task.tests = tests_of(random, task.program);
     if (task.tests.empty()) continue;
     keys.insert(task.program.key);
     tasks.push_back(std::move(task));
+    draws = 0;
   }
   return tasks;
 }

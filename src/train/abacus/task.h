@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,9 +26,18 @@ struct Task {
 /// Far fewer than there are.
 constexpr size_t kMostTasks = 10'000;
 
+/// Programs in a row that bring no new task before the search ends: about a thousand times what the 10 000th task
+/// takes.
+constexpr size_t kMostDraws = 100'000;
+
+/// Draws the programs that tasks are made of.
+using ProgramDraw = std::function<DescribedProgram(PhiloxStream&)>;
+DescribedProgram held_out_program(PhiloxStream& random);
+
 /// `n` tasks of different keys, the same for the same seed. Half of them have a structure that training never saw, half
-/// only numbers that it never saw there. Throws Error(kInvalidArgument) for more than kMostTasks.
-std::vector<Task> make_tasks(size_t n, uint64_t seed);
+/// only numbers that it never saw there. Throws Error(kInvalidArgument) for more than kMostTasks and when kMostDraws
+/// programs in a row bring no new one.
+std::vector<Task> make_tasks(size_t n, uint64_t seed, const ProgramDraw& draw = held_out_program);
 
 /// What became of a completion.
 enum class Verdict : uint8_t {

@@ -1,17 +1,20 @@
 #include "train/abacus/task.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <set>
 
 #include "base/error.h"
+#include "base/test_error.h"
 #include "train/data/program_text.h"
 
 namespace mneme::train {
 namespace {
 
 using abacus::Verdict;
+using ::testing::HasSubstr;
 
 TEST(AbacusTask, ProgramsOfBothSplitsRunAndNeverMeet) {
   std::set<std::string> keys, structures;
@@ -76,6 +79,22 @@ TEST(AbacusTask, TasksAreDistinctAndSolvable) {
   EXPECT_EQ(new_structures, tasks.size() / 2);
   EXPECT_EQ(abacus::make_tasks(50, 7)[49].program.text(), tasks[49].program.text()) << "the seed decides";
   EXPECT_THROW(abacus::make_tasks(abacus::kMostTasks + 1, 7), Error);
+}
+
+TEST(AbacusTask, TheSearchForTasksEnds) {
+  const abacus::Task task = abacus::make_tasks(1, 7).front();
+  size_t n = 0;
+  const auto same = [&](PhiloxStream&) {
+    ++n;
+    return task.program;
+  };
+  EXPECT_EQ(abacus::make_tasks(1, 7, same).size(), 1u);
+  n = 0;
+  EXPECT_THAT(error_of([&] { abacus::make_tasks(3, 7, same); }),
+              HasSubstr("expected 3 different tasks, found 1 and in 100000 more programs none with only numbers"));
+  EXPECT_EQ(n, 1 + abacus::kMostDraws);
+  const auto trained = [](PhiloxStream& random) { return abacus::make_program(random, Split::kTrain); };
+  EXPECT_THAT(error_of([&] { abacus::make_tasks(2, 7, trained); }), HasSubstr("none with a structure that training"));
 }
 
 TEST(AbacusTask, OtherSolutionsRarelyPass) {
