@@ -172,6 +172,15 @@ TEST_F(AdapterRun, FineTunesAllWeightsOfABase) {
   const ModelFile file = open_gguf(folder_.file("tuned.gguf"));
   EXPECT_EQ(file.metadata().find_array_string("tokenizer.ggml.tokens")->size(), 500u);
   EXPECT_TRUE(file.metadata().has("tokenizer.chat_template"));
+
+  const std::vector<float> before = trained(*original.model), after = trained(*run.model);
+  blend_with_base(*run.base, 0.25f, *run.model);
+  const std::vector<float> between = trained(*run.model);
+  ASSERT_EQ(between.size(), before.size());
+  for (size_t i = 0; i < before.size(); ++i) ASSERT_NEAR(between[i], before[i] + 0.25f * (after[i] - before[i]), 1e-6f);
+  blend_with_base(*run.base, 0, *run.model);
+  EXPECT_EQ(trained(*run.model), before);
+  EXPECT_THROW(blend_with_base(*run.base, 1.5f, *run.model), Error);
 }
 
 /// LoRA without a base: adapted matrices stay as they were drawn, in no checkpoint, and are exported with the adapter

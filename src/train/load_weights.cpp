@@ -71,4 +71,23 @@ void load_weights(const ModelFile& file, LlamaModel<float>& model) {
   }
 }
 
+void blend_with_base(const ModelFile& base, float share, LlamaModel<float>& model) {
+  if (share < 0 || share > 1)
+    fail(ErrorCode::kInvalidArgument, "[blend] expected a share from 0 to 1, found {}", share);
+  if (model.weight_rounding() || model.experts()) {
+    fail(ErrorCode::kUnsupported, "[blend] expected a dense model whose weights are not rounded in training, found {}",
+         model.experts() ? "experts" : model.weight_rounding().name());
+  }
+  for (Parameter<float>* parameter : model.trained_list()) {
+    const TensorView& before = tensor_of(base, *parameter);
+    std::vector<float> from(parameter->columns), row(parameter->columns);
+    for (size_t i = 0; i < parameter->rows; ++i) {
+      decode_row(before, i, from.data());
+      copy_row(*parameter, i, row.data());
+      for (size_t c = 0; c < row.size(); ++c) row[c] = from[c] + share * (row[c] - from[c]);
+      set_row(*parameter, i, row.data());
+    }
+  }
+}
+
 }  // namespace mneme::train

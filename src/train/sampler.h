@@ -63,4 +63,9 @@ LlamaSizes llama_sizes_of(const ModelFile& file);
 /// names the tensor.
 void load_weights(const ModelFile& file, LlamaModel<float>& model);
 
+/// W = base + share * (W - base) for all that is trained, share in [0, 1]: between the model that training began from
+/// and the trained one lie better compromises of what one has gained and lost (WiSE-FT, arXiv 2109.01903). Throws
+/// Error(kUnsupported) for models whose weights are rounded in training, or experts.
+void blend_with_base(const ModelFile& base, float share, LlamaModel<float>& model);
+
 }  // namespace mneme::train

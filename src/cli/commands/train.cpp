@@ -55,11 +55,20 @@ void run_training(const TrainOptions& options, const GlobalOptions& global) {
 
 struct ExportOptions {
   std::string directory, out, type;
+  float blend = 1;
 };
 
 void run_export(const ExportOptions& options, const GlobalOptions& global) {
   Ledger ledger;
   train::FinishedRun run = train::load_run(ledger, options.directory);
+  if (options.blend < 1) {
+    if (run.base == nullptr || run.recipe.adapter) {
+      fail(ErrorCode::kInvalidArgument,
+           "[export] expected a run with a base and without an adapter to blend with, found {}",
+           run.recipe.adapter ? "an adapter, which --adapter FILE:SCALE scales" : "no base");
+    }
+    train::blend_with_base(*run.base, options.blend, *run.model);
+  }
   // An adapter above random matrices is of use with them alone: they are added up.
   const bool adapter = run.recipe.adapter && run.base != nullptr;
   const std::string name = options.type.empty() ? (adapter ? "F32" : "Q8_0") : options.type;
@@ -196,6 +205,11 @@ void add_train(CLI::App& app, GlobalOptions& global) {
       "--type", exporting->type,
       "F32, F16, BF16 or Q8_0 (default: Q8_0, F32 for adapters); linear layers of quantisation-aware "
       "training and ternary experts keep the type that they were trained for, frozen matrices in blocks their bytes");
+  export_command
+      ->add_option("--blend", exporting->blend,
+                   "Part of the way from the weights of the base to the trained ones, for runs that began from a base")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
   export_command->footer("Example:\n  mneme train export runs/pocket --type Q8_0 --out models/pocket.gguf");
   export_command->callback([exporting, &global] { run_export(*exporting, global); });
 
