@@ -183,6 +183,11 @@ TEST(BitStackDecomposition, OddCases) {
   EXPECT_THAT(error_of([&] { decompose(bad, {32, 32, 1}, {}, 2, ledger); }), HasSubstr("expected finite weights"));
   std::vector<float> huge(32 * 32, 1e10f);
   EXPECT_THAT(error_of([&] { decompose(huge, {32, 32, 1}, {}, 1, ledger); }), HasSubstr("65504"));
+  // Two factors share the size of the weights: halves would not hold all of it in one.
+  std::vector<float> large = normal(64 * 64, 10);
+  for (float& v : large) v *= 3e4f;
+  const Decomposition of_large = decompose(large, {64, 64, 1}, {}, 2, ledger);
+  EXPECT_LT(of_large.errors[2], 0.2 * of_large.errors[0]);
   // Whoever makes the blocks, they are the same.
   std::vector<float> a = normal(64 * 64, 7), b = a;
   EXPECT_EQ(decompose(a, {64, 64, 2}, {}, 3, ledger).blocks, decompose(b, {64, 64, 2}, {}, 3, ledger).blocks);

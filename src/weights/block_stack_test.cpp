@@ -14,9 +14,11 @@
 #include "base/test_sanitizer.h"
 #include "budget/resident.h"
 #include "tensor/weight_format.h"
+#include "weights/bitstack_decomposition.h"
 #include "weights/gguf_test_bytes.h"
 #include "weights/gguf_writer.h"
 #include "weights/quantize.h"
+#include "weights/stack_order.h"
 
 namespace mneme {
 namespace {
@@ -104,6 +106,31 @@ TEST_F(BlockStackTest, TheFileHasTheMatricesAndKeepsTheRestBetter) {
   EXPECT_EQ(report_.file_bytes, file.file_bytes());
 }
 
+TEST_F(BlockStackTest, TheOrderIsThatOfWhatBlocksGain) {
+  Ledger ledger;
+  const ModelFile source = open_gguf(folder_.file("source.gguf"));
+  std::vector<bitstack::StackedGains> matrices;
+  for (const char* name : {"blk.0.attn_q.weight", "blk.0.ffn_up.weight", "blk.1.attn_q.weight"}) {
+    const TensorView& view = source.find(name)->view;
+    std::vector<float> w(view.shape.elements());
+    for (uint64_t r = 0; r < view.rows(); ++r) decode_row(view, r, w.data() + r * view.columns());
+    const bitstack::BlockLayout layout{view.rows(), view.columns(), 2};
+    const bitstack::Decomposition made = bitstack::decompose(w, layout, {}, 4, ledger);
+    bitstack::StackedGains& gains = matrices.emplace_back(layout.bytes());
+    for (size_t i = 0; i < 4; ++i) gains.gains.push_back((made.errors[i] - made.errors[i + 1]) / made.errors[0]);
+  }
+  QuantizeOptions options;
+  options.stack.vectors = 2;
+  for (const auto order :
+       {bitstack::StackOrder::kAverage, bitstack::StackOrder::kGreedy, bitstack::StackOrder::kRandom}) {
+    options.stack.order = order;
+    make(options, 64);
+    std::vector<bitstack::BlockId> found;
+    for (const bitstack::PlacedBlock& block : bitstack::placed_blocks(open())) found.push_back(block.id);
+    EXPECT_EQ(found, bitstack::order_blocks(order, matrices, options.stack.seed)) << static_cast<int>(order);
+  }
+}
+
 TEST_F(BlockStackTest, OneByOneIsAllAtOnceAndShrinkingComesBack) {
   Ledger one_ledger, all_ledger;
   const auto all = loaded(all_ledger, 12);
@@ -127,7 +154,9 @@ TEST_F(BlockStackTest, OneByOneIsAllAtOnceAndShrinkingComesBack) {
   }
   one->set_target(0);
   EXPECT_EQ(one->status().loaded, 3u);
+  EXPECT_EQ(one->status().target, 3u);
   one->set_target(100);
+  EXPECT_EQ(one->status().target, 12u);
   EXPECT_EQ(content(*one), content(*all));
   EXPECT_EQ(one_ledger.used(Tier::kRam), all_ledger.used(Tier::kRam));
 }
@@ -153,6 +182,7 @@ TEST_F(BlockStackTest, TheLedgerTakesBlocksAndTheStackComesBack) {
   {
     const Reservation other = ledger.reserve(Tag::kKv, held / 3, "context");
     EXPECT_LE(stack->status().bytes, held - held / 3);
+    EXPECT_EQ(stack->status().loaded, stack->fitting(held - held / 3)) << "and no more than asked for";
     EXPECT_EQ(stack->status().n_shrunk, 1u);
     stack->regrow();
     EXPECT_LT(stack->status().loaded, 12u);  // there is still no room
@@ -164,6 +194,43 @@ TEST_F(BlockStackTest, TheLedgerTakesBlocksAndTheStackComesBack) {
   stack->regrow();
   EXPECT_EQ(content(*stack), full);
   EXPECT_EQ(stack->status().n_grown, 1u);
+}
+
+/// Memory that another holder gives back when it is asked.
+struct OtherHolder : Reclaimer {
+  OtherHolder(Ledger& ledger, uint64_t bytes) : held(ledger.reserve(Tag::kKv, bytes, "pages")), of(ledger) {
+    of.add_reclaimer(this);
+  }
+  ~OtherHolder() override { of.remove_reclaimer(this); }
+  std::string name() const override { return "pages"; }
+  uint64_t reclaimable(Tier) const override { return held.bytes(); }
+  double cost_per_byte() const override { return 1; }
+  uint64_t reclaim(Tier, uint64_t) override {
+    const uint64_t bytes = held.bytes();
+    held.release();
+    return bytes;
+  }
+  Reservation held;
+  Ledger& of;
+};
+
+TEST_F(BlockStackTest, OnlyANewTargetTakesFromOthers) {
+  Ledger ledger;
+  const auto stack = loaded(ledger, 12);
+  ledger.set_limit(Tier::kRam, stack->status().bytes);
+  stack->set_target(4);
+  OtherHolder pages(ledger, ledger.limit(Tier::kRam) - ledger.used(Tier::kRam));
+  stack->set_target(3);
+  stack->set_target(12);
+  EXPECT_EQ(stack->status().loaded, 12u);
+  EXPECT_FALSE(pages.held);
+  // A stack that lost blocks to others does not take them back from others.
+  pages.held = ledger.reserve(Tag::kKv, stack->bytes(12) - stack->bytes(6), "pages");
+  EXPECT_LT(stack->status().loaded, 12u);
+  const size_t left = stack->status().loaded;
+  stack->regrow();
+  EXPECT_EQ(stack->status().loaded, left);
+  EXPECT_TRUE(pages.held);
 }
 
 TEST_F(BlockStackTest, NothingMovesDuringAPass) {
@@ -211,6 +278,11 @@ TEST_F(BlockStackTest, APrefixOfTheFileIsAModel) {
   make(options, 64);
   EXPECT_EQ(BlockStack::of(open())->n_blocks(), 7u);
   EXPECT_LE(std::filesystem::file_size(path()), options.size);
+  for (const size_t n : {7u, 6u}) {  // to the byte
+    options.size = std::filesystem::file_size(path()) - (n == 6 ? 1 : 0);
+    make(options, 64);
+    EXPECT_EQ(BlockStack::of(open())->n_blocks(), n);
+  }
   options.size = 1000;
   EXPECT_THAT(error_of([&] { make(options, 64); }), HasSubstr("expected a size of at least"));
 }
@@ -242,6 +314,20 @@ TEST_F(BlockStackTest, DirectoriesThatDoNotFitTogetherAreRefused) {
   const auto at = static_cast<size_t>(file.find("blk.0.ffn_up.weight")->view.data - file.files()[0].bytes().data());
   text[at + bitstack::kFirstEntry] ^= 32;  // the place of a first block
   EXPECT_THAT(error_of([&] { open_gguf(write(text)); }), HasSubstr("expected its block"));
+}
+
+TEST_F(BlockStackTest, BytesOfNoBlockAreRefused) {
+  const ModelFile file = open();
+  std::vector<TensorInfo> infos;
+  for (const NamedTensor& tensor : file.tensors()) {
+    infos.push_back({tensor.name, tensor.view.dtype, tensor.view.shape, tensor.view.stream_bytes});
+  }
+  infos.back().shape = Shape{infos.back().shape.elements() + 32};
+  GgufWriter writer(folder_.file("other.gguf"), file.metadata(), infos);
+  for (const NamedTensor& tensor : file.tensors()) writer.write({tensor.view.data, tensor.view.bytes()});
+  writer.write(std::vector<std::byte>(32));
+  writer.finish();
+  EXPECT_THAT(error_of([&] { open_gguf(folder_.file("other.gguf")); }), HasSubstr("bytes of blocks, found"));
 }
 
 TEST_F(BlockStackTest, ItConvertsToOtherTypesAsAWhole) {
