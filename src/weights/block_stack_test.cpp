@@ -116,8 +116,10 @@ TEST_F(BlockStackTest, TheOrderIsThatOfWhatBlocksGain) {
     for (uint64_t r = 0; r < view.rows(); ++r) decode_row(view, r, w.data() + r * view.columns());
     const bitstack::BlockLayout layout{view.rows(), view.columns(), 2};
     const bitstack::Decomposition made = bitstack::decompose(w, layout, {}, 4, ledger);
-    bitstack::StackedGains& gains = matrices.emplace_back(layout.bytes());
-    for (size_t i = 0; i < 4; ++i) gains.gains.push_back((made.errors[i] - made.errors[i + 1]) / made.errors[0]);
+    matrices.push_back({layout.bytes(), {}});
+    for (size_t i = 0; i < 4; ++i) {
+      matrices.back().gains.push_back((made.errors[i] - made.errors[i + 1]) / made.errors[0]);
+    }
   }
   QuantizeOptions options;
   options.stack.vectors = 2;

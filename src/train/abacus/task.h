@@ -26,8 +26,7 @@ struct Task {
 /// Far fewer than there are.
 constexpr size_t kMostTasks = 10'000;
 
-/// Programs in a row that bring no new task before the search ends: about a thousand times what the 10 000th task
-/// takes.
+/// Programs in a row that bring no new task before the search ends; the last of kMostTasks take four or five.
 constexpr size_t kMostDraws = 100'000;
 
 /// Draws the programs that tasks are made of.
