@@ -108,6 +108,11 @@ TEST(Recipe, OptimizerKinds) {
   EXPECT_EQ(natural.galore.side, ProjectionSide::kBoth);
   EXPECT_EQ(natural.galore.history, 4u);
   EXPECT_EQ(natural.galore.adam.moments, MomentFormat::k8Bit);
+  EXPECT_FALSE(natural.galore.relative_damping) << "as published";
+  EXPECT_EQ(natural.galore.damping, 1e-3f);
+  const OptimizerOptions relative =
+      parse_recipe(with("kind = \"natural-galore\"\nrelative_damping = true"), "r").optimizer;
+  EXPECT_EQ(relative.galore.damping, 1.0f);
   const OptimizerOptions galore =
       parse_recipe(with("kind = \"galore\"\nside = \"left\"\non_refresh = \"reset\""), "r").optimizer;
   EXPECT_EQ(galore.galore.side, ProjectionSide::kLeft);
