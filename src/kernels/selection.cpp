@@ -36,6 +36,10 @@ void keep_larger(const float* x, size_t count, float* y) {
   for (; i < count; ++i) y[i] = x[i] > y[i] ? x[i] : y[i];
 }
 
+constexpr SelectionOps make_table() {
+  return {.count_larger = count_larger, .keep_larger = keep_larger};
+}
+
 }  // namespace
 }  // namespace mneme::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -67,32 +71,31 @@ int32_t number_of(float x) {
   return turn_negative(std::bit_cast<int32_t>(x));
 }
 
+const SelectionOps& ops() {
+  static constexpr SelectionOps kScalarTable = {.count_larger = count_larger_scalar, .keep_larger = keep_larger_scalar};
+#if HWY_TARGETS & HWY_AVX2
+  static constexpr SelectionOps kAvx2Table = N_AVX2::make_table();
+  if (active_target() == Target::kAvx2) return kAvx2Table;
+#endif
+#if HWY_TARGETS & HWY_AVX3
+  static constexpr SelectionOps kAvx512Table = N_AVX3::make_table();
+  if (active_target() == Target::kAvx512) return kAvx512Table;
+#endif
+#if HWY_TARGETS & HWY_NEON
+  static constexpr SelectionOps kNeonTable = N_NEON::make_table();
+  if (active_target() == Target::kNeon) return kNeonTable;
+#endif
+  return kScalarTable;
+}
+
 }  // namespace
 
 size_t count_larger(const float* x, size_t count, float bound) {
-#if HWY_TARGETS & HWY_AVX3
-  if (active_target() == Target::kAvx512) return N_AVX3::count_larger(x, count, bound);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (active_target() == Target::kAvx2) return N_AVX2::count_larger(x, count, bound);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (active_target() == Target::kNeon) return N_NEON::count_larger(x, count, bound);
-#endif
-  return count_larger_scalar(x, count, bound);
+  return ops().count_larger(x, count, bound);
 }
 
 void keep_larger(const float* x, size_t count, float* y) {
-#if HWY_TARGETS & HWY_AVX3
-  if (active_target() == Target::kAvx512) return N_AVX3::keep_larger(x, count, y);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (active_target() == Target::kAvx2) return N_AVX2::keep_larger(x, count, y);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (active_target() == Target::kNeon) return N_NEON::keep_larger(x, count, y);
-#endif
-  keep_larger_scalar(x, count, y);
+  ops().keep_larger(x, count, y);
 }
 
 float nth_largest(const float* x, size_t count, size_t n) {

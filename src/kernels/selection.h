@@ -15,4 +15,10 @@ size_t count_larger(const float* x, size_t count, float bound);
 /// y[i] = x[i] > y[i] ? x[i] : y[i], so that a NaN of x changes nothing.
 void keep_larger(const float* x, size_t count, float* y);
 
+/// What a target brings; one table per target (scalar, avx2, avx512, neon).
+struct SelectionOps {
+  size_t (*count_larger)(const float* x, size_t count, float bound);
+  void (*keep_larger)(const float* x, size_t count, float* y);
+};
+
 }  // namespace mneme::kernels

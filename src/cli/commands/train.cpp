@@ -65,7 +65,7 @@ void run_export(const ExportOptions& options, const GlobalOptions& global) {
     if (run.base == nullptr || run.recipe.adapter) {
       fail(ErrorCode::kInvalidArgument,
            "[export] expected a run with a base and without an adapter to blend with, found {}",
-           run.recipe.adapter ? "an adapter, which --adapter FILE:SCALE scales" : "no base");
+           run.base == nullptr ? "no base" : "an adapter, which --adapter FILE:SCALE scales");
     }
     train::blend_with_base(*run.base, options.blend, *run.model);
   }
