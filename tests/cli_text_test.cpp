@@ -40,6 +40,13 @@ std::vector<std::string> golden_ids(const std::string& path) {
 class Vocabulary : public testing::TestWithParam<std::string> {};
 
 /// Every golden text that fits: the ids through --stdin, and back to the text where the vocabulary keeps it.
+TEST(Program, SaysItsVersion) {
+  const Outcome run = mneme_run({"--version"});
+  EXPECT_TRUE(run.ok()) << run.err;
+  EXPECT_TRUE(run.out.starts_with("mneme 0.") || run.out.starts_with("mneme 1.")) << run.out;
+  EXPECT_NE(run.out.find("kernels for "), std::string::npos) << run.out;
+}
+
 TEST_P(Vocabulary, GivesTheGoldenIdsAndTheTextBack) {
   const auto model = shared_path("data/tokenizers/ggml-vocab-" + GetParam() + ".gguf");
   if (!model) GTEST_SKIP() << "shared test data is missing";

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/parallel.h"
 #include "cli/commands.h"
+#include "kernels/cpu.h"
 
 namespace {
 
@@ -15,7 +16,8 @@ constexpr const char* kDescription =
     "mneme runs language models on the memory you have.\n"
     "Start with:  mneme run MODEL.gguf --memory 4G        Help on a command:  mneme COMMAND --help";
 
-/// One line for a person, one JSON object for a machine; the process ends with status 1 (2 when the command line is wrong).
+/// One line for a person, one JSON object for a machine; the process ends with status 1 (2 when the command line is
+/// wrong).
 int report(const mneme::Error& error, bool json) {
   if (json) {
     mneme::Json body = {{"error", {{"code", mneme::error_code_name(error.code())}, {"message", error.what()}}}};
@@ -36,6 +38,13 @@ int main(int argc, char** argv) {
   CLI::App app{kDescription, "mneme"};
   app.fallthrough();  // Before the subcommands, which inherit it: --json may stand behind them.
   GlobalOptions global;
+  app.set_version_flag(
+      "--version",
+      [] {
+        return fmt::format("mneme {}, kernels for {}", MNEME_VERSION,
+                           mneme::kernels::target_name(mneme::kernels::active_target()));
+      },
+      "Print the version and the instruction set in use");
   app.add_flag("--json", global.json, "Print results as JSON on stdout");
   app.add_flag("-v,--verbose", global.verbose, "Say more on stderr");
   app.add_option("-t,--threads", global.threads, "Worker threads (default: all cores)")->check(CLI::Range(1, 1024));
@@ -69,7 +78,7 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     const std::vector<std::string> rest = app.remaining();
     const bool unknown = app.get_subcommands().empty() && !rest.empty();
     report(mneme::Error(mneme::ErrorCode::kInvalidArgument,

@@ -44,12 +44,14 @@ class Collector {
     const float* x = input.x();
     to.squares.resize(columns);
     to.magnitudes.resize(columns);
+    to.largest.resize(columns);
     to.n_rows += n;
     for (size_t t = 0; t < n; ++t) {
       for (size_t j = 0; j < columns; ++j) {
         const double v = static_cast<double>(x[t * columns + j]);
         to.squares[j] += v * v;
         to.magnitudes[j] += std::abs(v);
+        to.largest[j] = std::max(to.largest[j], std::abs(x[t * columns + j]));
       }
     }
     if (options_.wants_gram && options_.wants_gram(name)) add_gram(to, name, x, n, columns);

@@ -1,21 +1,17 @@
 #include "eval/bitstack_claims.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <memory>
-#include <optional>
+#include <string>
 
 #include "base/half.h"
 #include "base/parallel.h"
 #include "base/philox.h"
-#include "engine/calibration.h"
-#include "eval/kv_choice.h"
+#include "eval/format_trials.h"
 #include "eval/stack_curve.h"
 #include "kernels/subspace.h"
 #include "kernels/vector_ops.h"
@@ -27,27 +23,9 @@ namespace mneme {
 namespace {
 
 constexpr const char* kModel = "models/pocket.gguf";
-constexpr uint32_t kWindow = 512;
-constexpr uint64_t kScoredWindows = 4, kReadWindows = 8;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-/// Rounds each group of 128 weights of a row to integers of `bits` with a minimum, scale and minimum in half precision.
-void round_to_nearest(std::span<float> row, int bits) {
-  constexpr size_t kGroup = 128;
-  for (size_t first = 0; first < row.size(); first += kGroup) {
-    const std::span<float> group = row.subspan(first, std::min(kGroup, row.size() - first));
-    const auto [low, high] = std::minmax_element(group.begin(), group.end());
-    const float zero = f16_to_f32(f32_to_f16(*low));
-    const float scale = f16_to_f32(f32_to_f16((*high - *low) / static_cast<float>((1 << bits) - 1)));
-    for (float& w : group) {
-      const float code =
-          scale > 0 ? std::clamp(std::nearbyint((w - zero) / scale), 0.0f, static_cast<float>((1 << bits) - 1)) : 0.0f;
-      w = zero + scale * code;
-    }
-  }
 }
 
 /// Best approximation of rank r of `w` diag(s), without diag(s) again.
@@ -79,102 +57,25 @@ void truncate(std::span<float> w, size_t rows, size_t columns, std::span<const f
   }
 }
 
-/// A source that hands out some matrices as F32, changed by `change`.
-class ChangedSource : public TensorSource {
- public:
-  using Change = std::function<void(const TensorInfo& tensor, std::span<float> values)>;
-  ChangedSource(TensorSource& source, std::vector<bool> changed, Change change)
-      : source_(source),
-        changed_(std::move(changed)),
-        change_(std::move(change)),
-        tensors_(source.tensors().begin(), source.tensors().end()) {
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      if (changed_[i]) tensors_[i] = {tensors_[i].name, DType::kF32, tensors_[i].shape};
-    }
-  }
-  const Metadata& metadata() const override { return source_.metadata(); }
-  std::span<const TensorInfo> tensors() const override { return tensors_; }
-  std::span<const std::byte> load(size_t i) override {
-    const std::span<const std::byte> stored = source_.load(i);
-    if (!changed_[i]) return stored;
-    const TensorView view = source_.tensors()[i].view(stored.data());
-    values_.resize(view.shape.elements());
-    for (uint64_t r = 0; r < view.rows(); ++r) decode_row(view, r, values_.data() + r * view.columns());
-    change_(tensors_[i], values_);
-    return std::as_bytes(std::span(values_));
-  }
-
- private:
-  TensorSource& source_;
-  std::vector<bool> changed_;
-  Change change_;
-  std::vector<TensorInfo> tensors_;
-  std::vector<float> values_;
-};
-
 /// The experiments on the pocket model: files and measurements that several claims share, made when first needed.
 class Pocket {
  public:
-  Pocket()
-      : folder_(
-            fmt::format("{}/mneme-bitstack-claims-{}", std::filesystem::temp_directory_path().string(), ::getpid())) {
-    std::filesystem::create_directories(folder_);
-    Ledger ledger;
-    PlanRequest request;
-    request.context = kWindow;
-    const auto engine = Engine::load(kModel, request, ledger);
-    // What the model makes up itself, in two parts: one to calibrate with, one to score on.
-    std::vector<TokenId> text = own_text(*engine, (kReadWindows + kScoredWindows) * kWindow);
-    const auto middle = text.begin() + kReadWindows * kWindow;
-    CalibrationOptions how;
-    how.window = kWindow;
-    how.max_windows = kReadWindows;
-    how.wants_gram = [](const std::string& name) { return name.starts_with("blk."); };
-    calibration_ = calibrate(*engine, std::vector<TokenId>(text.begin(), middle), how, [](uint64_t, uint64_t) {});
-    text_.assign(middle, text.end());
-    original_ = perplexity(*engine, text_, options(), [](uint64_t, uint64_t) {}).perplexity;
-  }
-  Pocket(const Pocket&) = delete;
-  Pocket& operator=(const Pocket&) = delete;
-  ~Pocket() {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
-
-  static PerplexityOptions options() {
-    PerplexityOptions out;
-    out.window = kWindow;
-    return out;
-  }
-  double original() const { return original_; }
+  double original() const { return trials_.original(); }
 
   /// A BitStack file of the model: "average", "greedy" or "random" order, calibrated or not.
   std::string stack(const std::string& order, bool calibrated) {
-    const std::string path = fmt::format("{}/{}-{}.gguf", folder_, order, calibrated);
-    if (std::filesystem::exists(path)) return path;
-    Ledger ledger;
-    const auto source = open_source(kModel, ledger);
     QuantizeOptions how;
-    how.recipe = find_quant_recipe("BITSTACK");
-    how.lossy = true;
-    how.calibration = calibrated ? &calibration_ : nullptr;
+    how.calibration = calibrated ? &trials_.calibration() : nullptr;
     how.stack.order = *bitstack::find_stack_order(order);
     how.stack.seed = 1;
-    quantize_model(*source, path, how, ledger);
-    return path;
-  }
-
-  std::unique_ptr<Engine> load(const std::string& path, Ledger& ledger) const {
-    PlanRequest request;
-    request.context = kWindow;
-    return Engine::load(path, request, ledger);
+    return trials_.file("BITSTACK", how, fmt::format("{}-{}", order, calibrated));
   }
 
   const std::vector<StackPoint>& curve() {
     if (curve_.empty()) {
       Ledger ledger;
-      const auto engine = load(stack("average", true), ledger);
-      curve_ = measure_stack_curve(*engine, text_, options(), 32, [](size_t, size_t) {});
+      const auto engine = trials_.load(stack("average", true), ledger);
+      curve_ = measure_stack_curve(*engine, trials_.scored_text(), FormatTrials::options(), 32, [](size_t, size_t) {});
     }
     return curve_;
   }
@@ -182,36 +83,21 @@ class Pocket {
   /// Perplexity of a stack at bits a weight of its matrices.
   StackPoint at_bits(const std::string& path, double bits) {
     Ledger ledger;
-    const auto engine = load(path, ledger);
+    const auto engine = trials_.load(path, ledger);
     const BlockStack& stack = *engine->stack();
     size_t n = stack.least_blocks();
     while (n < stack.n_blocks() && stack.bits_per_weight(n + 1) <= bits) ++n;
     const uint64_t others = engine->plan().bytes(Tag::kWeights) - engine->plan().stack_bytes;
-    return measure_stack_at(*engine, text_, options(), others + stack.bytes(n));
+    return measure_stack_at(*engine, trials_.scored_text(), FormatTrials::options(), others + stack.bytes(n));
   }
 
-  /// Perplexity with the stacked matrices changed and the other tensors as in a stack.
-  double changed(const std::string& name, const ChangedSource::Change& change) {
-    Ledger ledger;
-    const auto source = open_source(kModel, ledger);
-    std::vector<DType> types =
-        choose_types(*find_quant_recipe("BITSTACK"), source->metadata(), source->tensors(), false);
-    std::vector<bool> stacked;
-    for (DType& type : types) {
-      stacked.push_back(type == DType::kBitStack);
-      if (stacked.back()) type = DType::kF32;
-    }
-    const std::string path = fmt::format("{}/{}.gguf", folder_, name);
-    ChangedSource other(*source, stacked, change);
-    transcode(other, types, source->metadata(), path, ledger);
-    Ledger run;
-    const auto engine = load(path, run);
-    return perplexity(*engine, text_, options(), [](uint64_t, uint64_t) {}).perplexity;
-  }
+  /// Perplexity with the stacked matrices rounded to integers with a minimum, groups of 128.
   double rounded(int bits) {
     return changed(fmt::format("rtn-{}", bits), [&](const TensorInfo& tensor, std::span<float> values) {
       const size_t columns = tensor.shape.from_last(0);
-      for (size_t i = 0; i < values.size(); i += columns) round_to_nearest(values.subspan(i, columns), bits);
+      for (size_t i = 0; i < values.size(); i += columns) {
+        round_to_integers(values.subspan(i, columns), 128, {bits, true});
+      }
     });
   }
   double truncated(double bits) {
@@ -219,7 +105,7 @@ class Pocket {
       const size_t columns = tensor.shape.from_last(0), rows = values.size() / columns;
       const auto rank =
           static_cast<size_t>(bits / 16 * static_cast<double>(rows * columns) / static_cast<double>(rows + columns));
-      truncate(values, rows, columns, bitstack::channel_scales(calibration_.find(tensor.name)->importance()),
+      truncate(values, rows, columns, bitstack::channel_scales(trials_.calibration().find(tensor.name)->importance()),
                std::max<size_t>(1, rank));
     });
   }
@@ -227,28 +113,26 @@ class Pocket {
   /// Seconds to grow from two to three blocks a matrix, and to quantise to 3 bits with GPTQ.
   std::pair<double, double> change_seconds() {
     Ledger ledger;
-    const auto engine = load(stack("average", true), ledger);
+    const auto engine = trials_.load(stack("average", true), ledger);
     BlockStack& blocks = *engine->model().weights.stack;
     blocks.set_target(2 * blocks.least_blocks());
     auto start = std::chrono::steady_clock::now();
     blocks.set_target(3 * blocks.least_blocks());
     const double grow = seconds_since(start);
-    Ledger work;
-    const auto source = open_source(kModel, work);
     QuantizeOptions how;
-    how.recipe = find_quant_recipe("BITMOD3");
-    how.lossy = how.gptq = true;
-    how.calibration = &calibration_;
+    how.gptq = true;
+    how.calibration = &trials_.calibration();
     start = std::chrono::steady_clock::now();
-    quantize_model(*source, folder_ + "/gptq.gguf", how, work);
+    trials_.file("BITMOD3", how, "gptq");
     return {grow, seconds_since(start)};
   }
 
  private:
-  std::string folder_;
-  Calibration calibration_;
-  std::vector<TokenId> text_;
-  double original_ = 0;
+  double changed(const std::string& name, const FormatTrials::Change& change) {
+    return trials_.perplexity_of(trials_.changed_file(name, "BITSTACK", change));
+  }
+
+  FormatTrials trials_{kModel};
   std::vector<StackPoint> curve_;
 };
 

@@ -12,12 +12,14 @@
 #include "eval/cskv_claims.h"
 #include "eval/foundation_claims.h"
 #include "eval/kv_claims.h"
+#include "eval/limited_memory_claims.h"
 #include "eval/mote_claims.h"
 #include "eval/near_data_claims.h"
 #include "eval/precision_claims.h"
 #include "eval/quant_codegen_claims.h"
 #include "eval/vattention_claims.h"
 #include "eval/weight_claims.h"
+#include "eval/weight_quality_claims.h"
 
 namespace mneme {
 
@@ -31,6 +33,8 @@ std::span<const Claim> all_claims() {
     for (Claim& claim : precision_claims()) all.push_back(std::move(claim));
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : weight_quality_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : limited_memory_claims()) all.push_back(std::move(claim));
     for (Claim& claim : bitstack_claims()) all.push_back(std::move(claim));
     for (Claim& claim : quant_codegen_claims()) all.push_back(std::move(claim));
     for (Claim& claim : mote_claims()) all.push_back(std::move(claim));
@@ -64,8 +68,9 @@ std::vector<ClaimResult> measure_claims(std::span<const Claim> claims, const std
 }
 
 Json to_json(const ClaimResult& r) {
-  Json out = {{"system", r.claim->system}, {"source", r.claim->source}, {"claim", r.claim->text}, {"unit", r.claim->unit},
-              {"paper", r.claim->paper},   {"target", r.claim->target}, {"at_most", r.claim->at_most}, {"holds", r.holds}};
+  Json out = {{"system", r.claim->system},   {"source", r.claim->source}, {"claim", r.claim->text},
+              {"unit", r.claim->unit},       {"paper", r.claim->paper},   {"target", r.claim->target},
+              {"at_most", r.claim->at_most}, {"holds", r.holds}};
   if (r.error.empty()) {
     out["measured"] = r.measured.value;
     out["how"] = r.measured.how;

@@ -11,25 +11,6 @@
 namespace mneme {
 namespace {
 
-/// Logits that predict tokens [first, window) of a window, row by row.
-std::vector<float> window_logits(Engine& engine, std::span<const TokenId> piece, size_t first) {
-  const Model& model = engine.model();
-  std::vector<float> out;
-  out.reserve((piece.size() - first) * model.hyper.n_vocab);
-  const auto state = engine.make_state();
-  engine.run(*state, piece, [&](size_t begin, size_t n, const float* hidden) {
-    for (size_t i = 0; i < n; ++i) {
-      const size_t next = begin + i + 1;
-      if (next < first || next >= piece.size()) continue;
-      const Workspace::Scope scope(engine.workspace());
-      float* const logits = engine.workspace().floats(model.n_logits());
-      model.logits(hidden, {&i, 1}, engine.workspace(), logits);
-      out.insert(out.end(), logits, logits + model.hyper.n_vocab);
-    }
-  });
-  return out;
-}
-
 /// log softmax in double.
 std::vector<double> log_probabilities(std::span<const float> logits) {
   const double max = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
@@ -42,6 +23,26 @@ std::vector<double> log_probabilities(std::span<const float> logits) {
 }
 
 }  // namespace
+
+std::vector<float> window_logits(Engine& engine, std::span<const TokenId> window, size_t first, size_t stride) {
+  const Model& model = engine.model();
+  std::vector<TokenId> piece(window.begin(), window.end());
+  if (engine.tokenizer().adds_bos()) piece.front() = *engine.tokenizer().bos();
+  std::vector<float> out;
+  out.reserve((piece.size() - first + stride - 1) / stride * model.hyper.n_vocab);
+  const auto state = engine.make_state();
+  engine.run(*state, piece, [&](size_t begin, size_t n, const float* hidden) {
+    for (size_t i = 0; i < n; ++i) {
+      const size_t next = begin + i + 1;
+      if (next < first || next >= piece.size() || (next - first) % stride != 0) continue;
+      const Workspace::Scope scope(engine.workspace());
+      float* const logits = engine.workspace().floats(model.n_logits());
+      model.logits(hidden, {&i, 1}, engine.workspace(), logits);
+      out.insert(out.end(), logits, logits + model.hyper.n_vocab);
+    }
+  });
+  return out;
+}
 
 Divergence divergence(Engine& reference, Engine& model, std::span<const TokenId> tokens,
                       const DivergenceOptions& options, const std::function<void(uint64_t, uint64_t)>& progress) {
@@ -60,9 +61,7 @@ Divergence divergence(Engine& reference, Engine& model, std::span<const TokenId>
   Divergence out;
   double nll_reference = 0, nll = 0, same = 0;
   for (uint64_t w = 0; w < n_windows; ++w) {
-    std::vector<TokenId> piece(tokens.begin() + static_cast<long>(w * window),
-                               tokens.begin() + static_cast<long>((w + 1) * window));
-    if (reference.tokenizer().adds_bos()) piece.front() = *reference.tokenizer().bos();
+    const std::span<const TokenId> piece = tokens.subspan(w * window, window);
     const std::vector<float> a = window_logits(reference, piece, first), b = window_logits(model, piece, first);
     out.identical = out.identical && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
     for (size_t row = 0; row * n_vocab < a.size(); ++row) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "engine/engine.h"
 
@@ -21,6 +22,10 @@ struct Divergence {
   uint64_t n_scored = 0;
   bool identical = true;  ///< All logits equal to the bit.
 };
+
+/// Logits [rows, n_vocab] that predict tokens first, first + stride, ... of one window, which starts with an empty
+/// context (and with BOS in place of its first token, if the model wants one).
+std::vector<float> window_logits(Engine& engine, std::span<const TokenId> window, size_t first, size_t stride = 1);
 
 /// Runs both models over the text. Throws Error(kInvalidArgument) when the vocabularies differ in size or not one
 /// window fits.

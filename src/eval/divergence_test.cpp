@@ -118,6 +118,61 @@ TEST(Divergence, CalibrationBringsThreeBitsNearer) {
   EXPECT_LT(kl["awq"], 1.05 * kl["importance"]);
 }
 
+TEST(Divergence, StaticActivationsAreThoseOfTheCalibration) {
+  const TemporaryFolder folder;
+  Calibration calibration;
+  {
+    Ledger ledger;
+    const auto engine = load(kModel, ledger);
+    const std::vector<TokenId> tokens = engine->tokenizer().encode(kText, {false, false});
+    calibration = calibrate(*engine, tokens, {}, [](uint64_t, uint64_t) {});
+  }
+  QuantizeOptions how;
+  how.static_activations = true;
+  const std::string path = folder.file("static.gguf");
+  EXPECT_THROW(write(kModel, path, "Q8_0", how), Error);  // nothing says how large inputs are
+  how.calibration = &calibration;
+  write(kModel, path, "Q8_0", how);
+  {
+    const ModelFile file = open_gguf(path);
+    const std::vector<float>& largest = calibration.find("blk.1.ffn_down.weight")->largest;
+    EXPECT_EQ(file.metadata().find_f64("mneme.input_limit.blk.1.ffn_down.weight"),
+              static_cast<double>(*std::max_element(largest.begin(), largest.end())));
+    EXPECT_FALSE(file.metadata().has("mneme.input_limit.token_embd.weight"));
+  }
+  const Divergence found = compare(kModel, path, 512);
+  EXPECT_GT(found.kl, 0);
+  EXPECT_LT(found.kl, 0.2);
+
+  // Limits far too small cut everything off: so they are used.
+  Calibration small;
+  for (const char* name : {"blk.0.ffn_down.weight", "blk.1.ffn_down.weight"}) {
+    auto statistics = std::make_shared<InputStatistics>(*calibration.find(name));
+    for (float& x : statistics->largest) x *= 1e-4f;
+    small.set(name, statistics);
+  }
+  how.calibration = &small;
+  write(kModel, path, "Q8_0", how);
+  EXPECT_GT(compare(kModel, path, 512).kl, 2 * found.kl);
+
+  how.activation_bits = 2;
+  EXPECT_THROW(write(kModel, path, "BIPOLAR2", how), Error);
+  how.activation_bits = 8;
+  EXPECT_THROW(write(kModel, path, "AQLM2x8g8", how), Error);
+  EXPECT_THROW(write(kModel, path, "BITSTACK", how), Error);
+  Metadata damaged = open_gguf(kModel).metadata();
+  damaged.set_f32("mneme.input_limit.blk.0.attn_q.weight", -1.0f);
+  {
+    Ledger ledger;
+    const auto source = open_source(kModel, ledger);
+    std::vector<DType> types;
+    for (const TensorInfo& tensor : source->tensors()) types.push_back(tensor.dtype);
+    transcode(*source, types, damaged, path, ledger);
+  }
+  Ledger ledger;
+  EXPECT_THROW((void)load(path, ledger), Error);
+}
+
 TEST(Divergence, ASizeIsKept) {
   const TemporaryFolder folder;
   QuantizeOptions how;

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 
 #include "base/philox.h"
+#include "eval/large_matrix.h"
 #include "eval/up_cycling.h"
 #include "kernels/cpu.h"
 #include "kernels/matmul.h"
@@ -108,31 +108,10 @@ std::pair<double, double> gaussian_rounding() {
   return {error / size, zeros / static_cast<double>(w.size())};
 }
 
-/// Weights a second of products with one token, the median of several; the matrix is far larger than the caches.
+/// Weights a second of products with one token; the matrix is far larger than the caches.
 double decode_rate(DType dtype) {
-  constexpr size_t kRows = 32768, kColumns = 2048, kRepeat = 16;
-  PhiloxStream random(11);
-  std::vector<float> values(kRepeat * kColumns), x(kColumns), y(kRows);
-  for (float& v : values) v = 0.02f * random.next_normal();
-  for (float& v : x) v = random.next_normal();
-  std::vector<std::byte> piece(kRepeat * row_bytes(dtype, kColumns));
-  dtype_info(dtype).encode(values.data(), nullptr, piece.data(), values.size());
-  Ledger ledger;
-  Buffer plain(ledger, Tag::kWeights, kRows / kRepeat * piece.size(), "rows");
-  for (size_t i = 0; i < kRows / kRepeat; ++i) std::memcpy(plain.data() + i * piece.size(), piece.data(), piece.size());
-  const kernels::Matrix stored = kernels::Matrix::from({dtype, {kRows, kColumns}, plain.data()});
-  Buffer packed(ledger, Tag::kWeights, kernels::packed_bytes(dtype, kRows, kColumns), "packed");
-  const kernels::Matrix matrix = packed.size() > 0 ? kernels::pack_matrix(stored, packed.data()) : stored;
-  kernels::MatmulInput input(ledger);
-  std::vector<double> times;
-  for (int i = 0; i < 8; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    input.set(x.data(), 1, kColumns);
-    kernels::matmul(matrix, input, nullptr, y.data(), kRows);
-    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::sort(times.begin() + 1, times.end());  // the first one warms up
-  return static_cast<double>(kRows * kColumns) / times[4];
+  LargeMatrix matrix(dtype, 32768, 2048);
+  return matrix.weights() / matrix.seconds(1);
 }
 
 ClaimMeasurement decode_speed() {

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -11,7 +10,7 @@
 #include "base/half.h"
 #include "base/parallel.h"
 #include "base/philox.h"
-#include "kernels/matmul.h"
+#include "eval/large_matrix.h"
 #include "tensor/bipolar.h"
 #include "tensor/bitmod.h"
 #include "tensor/weight_format.h"
@@ -25,67 +24,6 @@ std::vector<float> gaussian(size_t n, uint64_t seed) {
   for (float& v : out) v = random.next_normal();
   return out;
 }
-
-/// A large matrix in one type, ready for products: 16 rows of normal values over and over.
-class LargeMatrix {
- public:
-  LargeMatrix(DType dtype, size_t rows, size_t columns, int plane_bits = 0) {
-    const std::vector<float> values = gaussian(kRepeat * columns, 11);
-    const DType plain_type = is_stream(dtype) ? DType::kBF16 : dtype;
-    const DTypeInfo& info = dtype_info(plain_type);
-    std::vector<std::byte> piece(kRepeat * row_bytes(plain_type, columns));
-    std::vector<float> small = values;
-    for (float& v : small) v *= 0.02f;
-    info.encode(small.data(), nullptr, piece.data(), small.size());
-    Buffer plain(ledger_, Tag::kWeights, rows / kRepeat * piece.size(), "rows");
-    for (size_t i = 0; i < rows / kRepeat; ++i)
-      std::memcpy(plain.data() + i * piece.size(), piece.data(), piece.size());
-    const TensorView view{plain_type, Shape{rows, columns}, plain.data()};
-    if (is_stream(dtype)) {
-      const auto encoder = weight_format(dtype).encoder(view);
-      bytes_ = encoder->bytes();
-      memory_ = Buffer(ledger_, Tag::kWeights, bytes_, "stream");
-      size_t at = 0;
-      encoder->write(view, [&](std::span<const std::byte> part) {
-        std::memcpy(memory_.data() + at, part.data(), part.size());
-        at += part.size();
-      });
-      matrix_ = {dtype, kernels::Layout::kPlain, rows, columns, memory_.data(), 0};
-      return;
-    }
-    bytes_ = kernels::packed_bytes(dtype, rows, columns);
-    memory_ = Buffer(ledger_, Tag::kWeights, bytes_, "packed");
-    matrix_ = plane_bits > 0 ? kernels::pack_bit_planes(kernels::Matrix::from(view), plane_bits, memory_.data())
-                             : kernels::pack_matrix(kernels::Matrix::from(view), memory_.data());
-  }
-
-  /// Seconds of one product with n_tokens, the median of several.
-  double seconds(size_t n_tokens) {
-    const std::vector<float> x = gaussian(n_tokens * matrix_.columns, 12);
-    std::vector<float> y(n_tokens * matrix_.rows);
-    kernels::MatmulInput input(ledger_);
-    std::vector<double> times;
-    for (int i = 0; i < 6; ++i) {
-      const auto start = std::chrono::steady_clock::now();
-      input.set(x.data(), n_tokens, matrix_.columns);
-      kernels::matmul(matrix_, input, nullptr, y.data(), matrix_.rows);
-      times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    }
-    std::sort(times.begin() + 1, times.end());  // the first one warms up
-    return times[3];
-  }
-  double bits_per_weight() const {
-    return 8.0 * static_cast<double>(bytes_) / static_cast<double>(matrix_.rows * matrix_.columns);
-  }
-  double weights() const { return static_cast<double>(matrix_.rows * matrix_.columns); }
-
- private:
-  static constexpr size_t kRepeat = 16;
-  Ledger ledger_;
-  Buffer memory_;
-  size_t bytes_ = 0;
-  kernels::Matrix matrix_;
-};
 
 constexpr size_t kRows = 32768, kColumns = 2048;
 constexpr const char* kShape = "32768 x 2048 weights of normal values, one token, all threads";
@@ -306,8 +244,8 @@ std::vector<Claim> weight_claims() {
        [] { return speed_ratio(DType::kBipolar2, 2, DType::kQ8_0); }},
       {"bipolar-int", bp, "W2A4 against the 8-bit kernel", "times Q8_0", "up to 2.4x over CUTLASS", 1, false,
        [] { return speed_ratio(DType::kBipolar2, 4, DType::kQ8_0); }},
-      {"quantization", survey, "Best grids without zero for normal values", "dB from 9.25, 14.27, 19.38", "-", 0.1,
-       true, odd_grid_snr_error},
+      {"quantization-survey", survey, "Best grids without zero for normal values", "dB from 9.25, 14.27, 19.38", "-",
+       0.1, true, odd_grid_snr_error},
   };
 }
 

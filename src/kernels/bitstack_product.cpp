@@ -49,7 +49,7 @@ void make_row(const float* x, const std::byte* v, size_t n, int zero, int8_t* le
   ops.f16_to_f32(v, n, z);
   ops.multiply(z, x, n, z);
   std::fill(z + n, z + n_blocks * kBlockColumns, 0.0f);
-  product_table().quantize(z, n_blocks, levels, anchors, half_sums);
+  product_table().quantize(z, n_blocks, 0.0f, levels, anchors, half_sums);
   for (size_t b = 0; b < n_blocks; ++b) {
     const auto start =
         std::bit_cast<uint32_t>(anchors[b]) - static_cast<uint32_t>(zero * (half_sums[2 * b] + half_sums[2 * b + 1]));

@@ -45,11 +45,12 @@ Matrix pack_matrix(const Matrix& plain, std::byte* out) {
   assert(plain.layout == Layout::kPlain && packed_size(plain.dtype, plain.rows, plain.columns) > 0);
   parallel_for(div_up(plain.rows, kStripeRows), 4,
                [&](size_t begin, size_t end) { pack_stripes(plain, begin, end, out); });
-  return {plain.dtype, Layout::kPacked, plain.rows, plain.columns, out, 0};
+  return {plain.dtype, Layout::kPacked, plain.rows, plain.columns, out, 0, nullptr, plain.input_limit};
 }
 
 bool wants_bit_planes(DType dtype, int bits) {
-  // Beyond so many products of planes the multiplier should win: W1A1 to W2A2, the range of the paper. Not measured yet.
+  // Beyond so many products of planes the multiplier should win: W1A1 to W2A2, the range of the paper. Not measured
+  // yet.
   constexpr int kMostPlaneProducts = 4;
   return bipolar::bits_of(dtype) > 0 && bits >= 1 && bits < 8 && bipolar::bits_of(dtype) * bits <= kMostPlaneProducts;
 }
@@ -109,7 +110,7 @@ bool goes_alone(const MatmulTask& task, const MatmulInput& x) {
   return wants_signs(task.w, x.n_tokens()) || wants_tables(task.w, x.n_tokens());
 }
 
-/// True when both read the input in the same form.
+/// True when both read the input in the same form, but for the limit of static scales.
 bool same_form(const ProductEntry& a, const ProductEntry& b) {
   return a.currency == b.currency && a.group == b.group && a.zero == b.zero && a.bits == b.bits;
 }
@@ -163,14 +164,15 @@ void matmul(std::span<const MatmulTask> tasks, MatmulInput& x) {
   if (x.observer_) x.observer_(tasks, x);
   while (!tasks.empty()) {
     if (goes_alone(tasks.front(), x)) {
-      tasks.front().w.dtype == DType::kAqlm ? multiply_by_tables(tasks.front(), x) : multiply_by_signs(tasks.front(), x);
+      tasks.front().w.dtype == DType::kAqlm ? multiply_by_tables(tasks.front(), x)
+                                            : multiply_by_signs(tasks.front(), x);
       tasks = tasks.subspan(1);
       continue;
     }
     const ProductEntry entry = entry_of(tasks.front());
     size_t n = 1;
     while (n < std::min(tasks.size(), kMostTasks) && same_form(entry, entry_of(tasks[n])) &&
-           !goes_alone(tasks[n], x)) {
+           tasks[n].w.input_limit == tasks.front().w.input_limit && !goes_alone(tasks[n], x)) {
       ++n;
     }
     assert(
@@ -178,7 +180,7 @@ void matmul(std::span<const MatmulTask> tasks, MatmulInput& x) {
     StripeJob job{};
     job.n_tokens = x.n_tokens();
     if (x.columns() > 0) {
-      x.prepare(entry, static_cast<size_t>(n_threads()), job);
+      x.prepare(entry, tasks.front().w.input_limit, static_cast<size_t>(n_threads()), job);
       run_together(tasks.first(n), job);
     }
     tasks = tasks.subspan(n);

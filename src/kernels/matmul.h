@@ -28,11 +28,14 @@ struct Matrix {
   /// takes them in 8 bits as all types do.
   uint8_t plane_bits = 0;
   const bitstack::BlockList* blocks = nullptr;  ///< Of kBitStack; see TensorView.
+  /// Where products take activations in 8 bits: above zero, the magnitude that their scale is made for, always the same
+  /// one (static quantisation); larger activations become it. 0: each 32 columns have a scale of their own.
+  float input_limit = 0;
 
   static Matrix from(const TensorView& view) {
     return {
         view.dtype, Layout::kPlain, static_cast<size_t>(view.rows()), static_cast<size_t>(view.columns()), view.data,
-        0, view.blocks};
+        0,          view.blocks};
   }
 };
 
@@ -89,9 +92,9 @@ class MatmulInput {
   friend void multiply_by_tables(const MatmulTask& task, MatmulInput& x);
 
   /// Makes the form that `entry` reads and points `job` at it and at working memory for `n_workers` kernels.
-  void prepare(const products::ProductEntry& entry, size_t n_workers, products::StripeJob& job);
-  void prepare_int8(const products::ProductEntry& entry, products::StripeJob& job);
-  void quantize();
+  void prepare(const products::ProductEntry& entry, float limit, size_t n_workers, products::StripeJob& job);
+  void prepare_int8(const products::ProductEntry& entry, float limit, products::StripeJob& job);
+  void quantize(float limit);
   void make_starts(const products::ProductEntry& entry);
   void make_bf16();
   void make_f32();
@@ -104,21 +107,22 @@ class MatmulInput {
   size_t n_tokens_ = 0, columns_ = 0;
   Buffer int8_, bf16_, f32_, planes_, sums_, alone_;  ///< The last: of multiply_by_signs() and multiply_by_tables().
   bool has_int8_ = false, has_bf16_ = false, has_f32_ = false;
+  float int8_limit_ = 0;    ///< Matrix::input_limit of what is in int8_.
   size_t start_group_ = 0;  ///< Columns a group and zero level of the starts in int8_; group 0: none yet.
   int start_zero_ = 0;
   int plane_bits_ = 0;  ///< Of what is in planes_; 0: nothing.
 };
 
-/// Upper bound of the working memory that MatmulInput and matmul() take for inputs of up to n_tokens x columns that meet
-/// matrices of the given types, bytes.
+/// Upper bound of the working memory that MatmulInput and matmul() take for inputs of up to n_tokens x columns that
+/// meet matrices of the given types, bytes.
 size_t matmul_scratch_bytes(size_t n_tokens, size_t columns, std::span<const DType> dtypes);
 /// The same for matrices of any type.
 size_t matmul_scratch_bytes(size_t n_tokens, size_t columns);
 
-/// Runs all tasks. Those whose types read the input in the same form share one parallel loop, which saves waiting for the
-/// slowest worker after each. No y may overlap x. The result of a token does not depend on the other tokens or tasks, but
-/// that small and large batches multiply with BITSTACK and AQLM matrices in different ways (bitstack_product.h,
-/// aqlm_product.h).
+/// Runs all tasks. Those whose types read the input in the same form share one parallel loop, which saves waiting for
+/// the slowest worker after each. No y may overlap x. The result of a token does not depend on the other tokens or
+/// tasks, but that small and large batches multiply with BITSTACK and AQLM matrices in different ways
+/// (bitstack_product.h, aqlm_product.h).
 void matmul(std::span<const MatmulTask> tasks, MatmulInput& x);
 
 /// A single task.

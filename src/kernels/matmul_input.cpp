@@ -80,7 +80,7 @@ void MatmulInput::grow(Buffer& buffer, size_t bytes) {
   buffer = Buffer(*ledger_, Tag::kScratch, bytes, "matrix product");
 }
 
-void MatmulInput::quantize() {
+void MatmulInput::quantize(float limit) {
   const Int8Parts parts(n_tokens_, columns_);
   grow(int8_, parts.bytes);
   std::byte* base = int8_.data();
@@ -90,10 +90,11 @@ void MatmulInput::quantize() {
   const ProductTable& table = product_table();
   for_tiles(n_tokens_, columns_, [&](size_t tile, size_t token, size_t n) {
     const size_t row = tile * n_tokens_ + token;
-    table.quantize(x_ + token * columns_ + tile * kTileColumns, n / kBlockColumns, levels + row * kTileColumns,
+    table.quantize(x_ + token * columns_ + tile * kTileColumns, n / kBlockColumns, limit, levels + row * kTileColumns,
                    anchors + row * kTileBlocks, half_sums + row * 2 * kTileBlocks);
   });
   has_int8_ = true;
+  int8_limit_ = limit;
   start_group_ = 0;
 }
 
@@ -121,8 +122,8 @@ void MatmulInput::make_starts(const ProductEntry& entry) {
   start_zero_ = entry.zero;
 }
 
-void MatmulInput::prepare_int8(const ProductEntry& entry, StripeJob& job) {
-  if (!has_int8_) quantize();
+void MatmulInput::prepare_int8(const ProductEntry& entry, float limit, StripeJob& job) {
+  if (!has_int8_ || int8_limit_ != limit) quantize(limit);
   if (start_group_ != entry.group || start_zero_ != entry.zero) make_starts(entry);
   const Int8Parts parts(n_tokens_, columns_);
   const std::byte* base = int8_.data();
@@ -168,12 +169,12 @@ void MatmulInput::make_planes(int bits) {
   plane_bits_ = bits;
 }
 
-void MatmulInput::prepare(const ProductEntry& entry, size_t n_workers, StripeJob& job) {
+void MatmulInput::prepare(const ProductEntry& entry, float limit, size_t n_workers, StripeJob& job) {
   grow(sums_, sums_bytes(n_workers, n_tokens_));
   job.sums = reinterpret_cast<float*>(sums_.data());
   switch (entry.currency) {
     case Currency::kInt8:
-      prepare_int8(entry, job);
+      prepare_int8(entry, limit, job);
       break;
     case Currency::kBf16:
       if (!has_bf16_) make_bf16();

@@ -61,10 +61,10 @@ bool is_packable(DType dtype) {
 }
 
 /// Checks a product against sums in double of the decoded weights with the activations as the kernels see them.
-void check_product(const TestMatrix& w, const std::vector<float>& x, const std::vector<float>& y) {
+void check_product(const TestMatrix& w, const std::vector<float>& x, const std::vector<float>& y, double limit = 0) {
   const size_t n_tokens = x.size() / w.columns;
   const std::vector<float> weights = w.decoded();
-  const std::vector<double> seen = seen_activations(x, form_of(w.type));
+  const std::vector<double> seen = seen_activations(x, form_of(w.type), limit);
   EXPECT_TRUE(close_to(y,
                        [&](size_t i) {
                          const size_t t = i / w.rows, r = i % w.rows;
@@ -288,12 +288,66 @@ TEST(Matmul, ExtremeActivations) {
         check_product(w, x, y);
       }
     }
+    Matrix limited = w.plain();
+    limited.input_limit = 2;
     for (float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
       std::fill(x.begin(), x.end(), 1.0f);
       x[40] = bad;
       for (float y : product(w.plain(), x)) EXPECT_TRUE(std::isnan(y));
+      for (float y : product(limited, x)) EXPECT_TRUE(std::isnan(y));
     }
   });
+}
+
+/// Static scales: every block has that of the limit, and what is larger becomes the limit.
+TEST(Matmul, AnInputLimitTakesThePlaceOfLargestValues) {
+  on_every_target([] {
+    const std::vector<float> x = test_activations(5, 512, 61);  // magnitudes up to 24, most below 2
+    for (const float limit : {0.75f, 4.0f, 100.0f}) {
+      for (DType dtype : multiplied_types()) {
+        if (form_of(dtype) != TestForm::kInt8) continue;
+        const TestMatrix w(dtype, 20, 512, 62);
+        Matrix limited = w.plain();
+        limited.input_limit = limit;
+        check_product(w, x, product(limited, x), static_cast<double>(limit));
+        EXPECT_NE(product(limited, x), product(w.plain(), x)) << dtype_info(dtype).name;
+        if (!is_packable(dtype)) continue;
+        const Packed packed(w);
+        Matrix moved = packed.matrix;
+        moved.input_limit = limit;
+        check_product(w, x, product(moved, x), static_cast<double>(limit));
+      }
+    }
+  });
+}
+
+/// Matrices that read one input share its form only where their limits are equal.
+TEST(Matmul, LimitsOfOneMatrixAreNotThoseOfTheNext) {
+  const std::vector<float> x = test_activations(3, 256, 63);
+  const TestMatrix w(DType::kQ8_0, 16, 256, 64);
+  std::vector<Matrix> forms(4, w.plain());
+  forms[1].input_limit = forms[2].input_limit = 1.5f;
+  std::vector<std::vector<float>> y(forms.size(), std::vector<float>(3 * 16));
+  std::vector<MatmulTask> tasks;
+  for (size_t i = 0; i < forms.size(); ++i) tasks.push_back({forms[i], nullptr, y[i].data(), 16});
+  Ledger ledger;
+  MatmulInput input(ledger);
+  input.set(x.data(), 3, 256);
+  matmul(tasks, input);
+  for (size_t i = 0; i < forms.size(); ++i) EXPECT_EQ(y[i], product(forms[i], x)) << i;
+  EXPECT_NE(y[0], y[1]);
+}
+
+/// Packing keeps the limit.
+TEST(Matmul, PackedMatricesKeepTheirLimit) {
+  const TestMatrix w(DType::kQ8_0, 16, 256, 65);
+  Matrix limited = w.plain();
+  limited.input_limit = 3;
+  Ledger ledger;
+  Buffer buffer(ledger, Tag::kWeights, std::max<size_t>(64, packed_bytes(w.type, w.rows, w.columns)), "test");
+  if (packed_bytes(w.type, w.rows, w.columns) > 0) {
+    EXPECT_EQ(pack_matrix(limited, buffer.data()).input_limit, 3.0f);
+  }
 }
 
 TEST(Matmul, PackedIsAsLargeAsPlain) {

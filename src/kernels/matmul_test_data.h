@@ -155,7 +155,8 @@ inline TestForm form_of(DType dtype) {
 }
 
 /// Activations as a product of that form sees them: MXINT8 written out with library functions, or rounded to bf16.
-inline std::vector<double> seen_activations(const std::vector<float>& x, TestForm form) {
+/// `limit`: see Matrix::input_limit.
+inline std::vector<double> seen_activations(const std::vector<float>& x, TestForm form, double limit = 0) {
   std::vector<double> seen(x.begin(), x.end());
   if (form == TestForm::kBf16) {
     for (double& value : seen) value = bf16_to_f32(f32_to_bf16(static_cast<float>(value)));
@@ -164,6 +165,10 @@ inline std::vector<double> seen_activations(const std::vector<float>& x, TestFor
     for (size_t b = 0; b < seen.size(); b += 32) {
       double largest = 0;
       for (size_t i = 0; i < 32; ++i) largest = std::max(largest, std::abs(seen[b + i]));
+      if (limit > 0) {
+        largest = limit;
+        for (size_t i = 0; i < 32; ++i) seen[b + i] = std::clamp(seen[b + i], -limit, limit);
+      }
       if (largest == 0) continue;
       const double scale = std::exp2(std::ceil(std::log2(largest / 127)));
       for (size_t i = 0; i < 32; ++i) seen[b + i] = scale * std::nearbyint(seen[b + i] / scale);

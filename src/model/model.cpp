@@ -11,6 +11,7 @@
 #include "model/architectures.h"
 #include "model/weight_loader.h"
 #include "tensor/weight_format.h"
+#include "weights/calibration.h"
 
 namespace mneme {
 namespace {
@@ -62,7 +63,8 @@ void ModelWeights::load(Ledger& ledger, bool pack, size_t n_blocks, const std::f
     weight_format(stored.dtype).validate(stored, matrix->name);
     const uint64_t packed = pack ? matrix->packed_bytes() : 0;
     if (packed > 0) {
-      const kernels::Matrix plain = kernels::Matrix::from(stored);
+      kernels::Matrix plain = kernels::Matrix::from(stored);
+      plain.input_limit = matrix->active.input_limit;
       const int plane_bits = matrix->active.plane_bits;
       matrix->active = plane_bits > 0 ? kernels::pack_bit_planes(plain, plane_bits, packed_.data() + used)
                                       : kernels::pack_matrix(plain, packed_.data() + used);
@@ -91,11 +93,18 @@ std::unique_ptr<Model> Model::build(const ModelFile& file, Ledger& ledger, uint6
   WeightLoader loader(file, ledger, model->weights);
   builder(*model, loader, file.metadata());
   loader.finish();
-  // Widths of activations that a file asks for, where they are faster than 8 bits.
+  // Widths of activations that a file asks for, where they are faster than 8 bits, and their static scales.
   const auto bits =
       static_cast<int>(std::min<uint64_t>(8, file.metadata().find_u64("mneme.activation_bits").value_or(8)));
   for (const auto& matrix : model->weights.matrices) {
     if (kernels::wants_bit_planes(matrix->stored.dtype, bits)) matrix->active.plane_bits = static_cast<uint8_t>(bits);
+    if (const auto limit = file.metadata().find_f64(std::string(kInputLimitKey) + matrix->name)) {
+      if (!(*limit > 0 && *limit < 1e30)) {
+        fail(ErrorCode::kCorruptData, "[load] {}: expected {}{} above zero and below 1e30, found {}", file.path(),
+             kInputLimitKey, matrix->name, *limit);
+      }
+      matrix->active.input_limit = static_cast<float>(*limit);
+    }
   }
   return model;
 }
@@ -120,7 +129,8 @@ uint64_t Model::state_bytes(const StateOptions& options, uint64_t tokens) const 
 uint64_t Model::kv_working_bytes(const StateOptions& options) const {
   uint64_t most = 0;  // layers follow one another
   for (const Block& block : blocks) {
-    if (const auto shape = block.mixer->kv_shape()) most = std::max(most, options.kv.working_bytes(*shape, options.max_tokens));
+    if (const auto shape = block.mixer->kv_shape())
+      most = std::max(most, options.kv.working_bytes(*shape, options.max_tokens));
   }
   return most;
 }

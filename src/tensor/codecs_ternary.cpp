@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "tensor/block_fields.h"
 #include "tensor/codecs.h"
@@ -8,18 +9,48 @@
 namespace mneme::codecs {
 namespace {
 
-/// Nearest integer, halves away from zero.
-int round_away(float v) {
-  return static_cast<int>(std::lround(v));
-}
-
 float peak_magnitude(const float* x, size_t n) {
   return std::fabs(signed_peak(x, n));
 }
 
-/// Code 0, 1 or 2 of a ternary element.
-int trit_of(float x, float inverse) {
-  return std::clamp(round_away(x * inverse) + 1, 0, 2);
+/// A block of N weights as d * t, t in {-1, 0, 1}.
+template <size_t N>
+struct TernaryFit {
+  float d;
+  std::array<int, N> codes;  ///< t + 1.
+};
+
+/// Without importance by the rule of the formats: d = max|x|, t = round(x / d), which is exact for weights that are
+/// ternary already and keeps little of others. With importance h the sum of h (x - d t)^2 is made least: t is the sign
+/// of the k largest magnitudes and 0 elsewhere, d = sum h |x| / sum h over those, which lowers the sum by d^2 sum h;
+/// the best k is taken.
+template <size_t N>
+TernaryFit<N> fit_ternary(const float* x, const float* importance) {
+  TernaryFit<N> out{peak_magnitude(x, N), {}};
+  if (importance == nullptr) {
+    const float inverse = inverse_or_zero(out.d);
+    for (size_t i = 0; i < N; ++i) out.codes[i] = std::clamp(static_cast<int>(std::lround(x[i] * inverse)) + 1, 0, 2);
+    return out;
+  }
+  std::array<double, N> sizes;
+  std::array<size_t, N> order;
+  for (size_t i = 0; i < N; ++i) sizes[i] = std::isfinite(x[i]) ? std::fabs(static_cast<double>(x[i])) : 0;
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return sizes[a] > sizes[b]; });
+  double sum = 0, weights = 0, best = 0, least = 0, d = 0;  // magnitudes from `least` on are not 0
+  for (size_t k = 0; k < N; ++k) {
+    const double h = std::max(0.0, static_cast<double>(importance[order[k]]));
+    sum += h * sizes[order[k]];
+    weights += h;
+    const bool more_alike = k + 1 < N && sizes[order[k + 1]] == sizes[order[k]];
+    if (more_alike || !(sum > 0) || !(sum * sum / weights > best)) continue;
+    best = sum * sum / weights;
+    d = sum / weights;
+    least = sizes[order[k]];
+  }
+  out.d = static_cast<float>(d);
+  for (size_t i = 0; i < N; ++i) out.codes[i] = best > 0 && sizes[i] >= least ? (x[i] < 0 ? 0 : 2) : 1;
+  return out;
 }
 
 /// TQ1_0 keeps five base-3 digits in a byte as a fraction of 256, first digit first: multiplying by 3 moves the next
@@ -46,19 +77,19 @@ void decode_tq1_0(const std::byte* blocks, float* out, size_t n) {
   }
 }
 
-void encode_tq1_0(const float* in, const float*, std::byte* blocks, size_t n) {
+void encode_tq1_0(const float* in, const float* importance, std::byte* blocks, size_t n) {
   for (size_t b = 0; b < n / kSuper; ++b, blocks += 54, in += kSuper) {
-    const float d = peak_magnitude(in, kSuper), inverse = inverse_or_zero(d);
+    const auto fit = fit_ternary<kSuper>(in, importance == nullptr ? nullptr : importance + b * kSuper);
     for (const DigitGroup& group : kDigitGroups) {
       for (size_t i = 0; i < group.n_bytes; ++i) {
         int number = 0;
         for (size_t digit = 0; digit < group.n_digits; ++digit) {
-          number += trit_of(in[group.first_element + digit * group.n_bytes + i], inverse) * kPowersOf3[4 - digit];
+          number += fit.codes[group.first_element + digit * group.n_bytes + i] * kPowersOf3[4 - digit];
         }
         store_u8(blocks + group.first_byte + i, (number * 256 + 242) / 243);
       }
     }
-    store_f16(blocks + 52, d);
+    store_f16(blocks + 52, fit.d);
   }
 }
 
@@ -72,16 +103,16 @@ void decode_tq2_0(const std::byte* blocks, float* out, size_t n) {
   }
 }
 
-void encode_tq2_0(const float* in, const float*, std::byte* blocks, size_t n) {
+void encode_tq2_0(const float* in, const float* importance, std::byte* blocks, size_t n) {
   for (size_t b = 0; b < n / kSuper; ++b, blocks += 66, in += kSuper) {
-    const float d = peak_magnitude(in, kSuper), inverse = inverse_or_zero(d);
+    const auto fit = fit_ternary<kSuper>(in, importance == nullptr ? nullptr : importance + b * kSuper);
     for (size_t i = 0; i < 64; ++i) {
-      const float* group = in + 128 * (i / 32) + i % 32;
+      const int* group = fit.codes.data() + 128 * (i / 32) + i % 32;
       int byte = 0;
-      for (size_t level = 0; level < 4; ++level) byte |= trit_of(group[32 * level], inverse) << (2 * level);
+      for (size_t level = 0; level < 4; ++level) byte |= group[32 * level] << (2 * level);
       store_u8(blocks + i, byte);
     }
-    store_f16(blocks + 64, d);
+    store_f16(blocks + 64, fit.d);
   }
 }
 
@@ -114,15 +145,15 @@ void decode_q2_0(const std::byte* blocks, float* out, size_t n) {
   }
 }
 
-void encode_q2_0(const float* in, const float*, std::byte* blocks, size_t n) {
+void encode_q2_0(const float* in, const float* importance, std::byte* blocks, size_t n) {
   for (size_t b = 0; b < n / 64; ++b, blocks += 18, in += 64) {
-    const float d = peak_magnitude(in, 64), inverse = inverse_or_zero(d);
+    const auto fit = fit_ternary<64>(in, importance == nullptr ? nullptr : importance + b * 64);
     for (size_t i = 0; i < 16; ++i) {
       int byte = 0;
-      for (size_t k = 0; k < 4; ++k) byte |= trit_of(in[4 * i + k], inverse) << (2 * k);
+      for (size_t k = 0; k < 4; ++k) byte |= fit.codes[4 * i + k] << (2 * k);
       store_u8(blocks + 2 + i, byte);
     }
-    store_f16(blocks, d);
+    store_f16(blocks, fit.d);
   }
 }
 

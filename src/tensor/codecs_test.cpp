@@ -220,13 +220,48 @@ TEST(Codecs, AnyBytesDecode) {
   }
 }
 
+double weighted_rmse(const std::vector<float>& a, const std::vector<float>& b, const std::vector<float>& weights) {
+  double sum = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    sum += static_cast<double>(weights[i]) * difference * difference;
+  }
+  return std::sqrt(sum);
+}
+
 TEST(Codecs, TernaryInputsAreExact) {
   PhiloxStream random(9);
   std::vector<float> x(kN);
   for (float& v : x) v = 0.75f * (static_cast<float>(random.next_below(3)) - 1.0f);
   for (size_t i = 0; i < kN; i += 32) x[i] = 0.75f;
+  std::vector<float> weights(kN);
+  for (float& v : weights) v = random.next_float();
   for (DType dtype : {DType::kTQ1_0, DType::kTQ2_0, DType::kQ2_0}) {
     EXPECT_EQ(decode(dtype, encode(dtype, x), kN), x) << dtype_info(dtype).name;
+    EXPECT_EQ(decode(dtype, encode(dtype, x, weights.data()), kN), x) << dtype_info(dtype).name << ", weighted";
+  }
+}
+
+/// With importance the ternary encoders find the least weighted error that any scale and any zeros could have.
+TEST(Codecs, TernaryFitIsTheBestOne) {
+  PhiloxStream random(10);
+  std::vector<float> x(256), weights(256);
+  for (float& v : x) v = random.next_normal();
+  for (float& v : weights) v = 0.1f + random.next_float();
+  const auto error = [&](double d) {
+    double sum = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double size = std::abs(static_cast<double>(x[i]));
+      sum += static_cast<double>(weights[i]) * std::min(size * size, (size - d) * (size - d));
+    }
+    return std::sqrt(sum);
+  };
+  double least = 1e9;
+  for (double d = 0.01; d < 4; d += 0.001) least = std::min(least, error(d));
+  for (DType dtype : {DType::kTQ1_0, DType::kTQ2_0}) {
+    const double found = weighted_rmse(x, decode(dtype, encode(dtype, x, weights.data()), x.size()), weights);
+    EXPECT_LT(found, 1.002 * least) << dtype_info(dtype).name;
+    EXPECT_LT(found, 0.7 * weighted_rmse(x, decode(dtype, encode(dtype, x), x.size()), weights));
   }
 }
 
@@ -248,15 +283,6 @@ TEST(Codecs, SimpleFormatsStayWithinHalfAStep) {
       EXPECT_LE(std::fabs(x[i] - y[i]), d * limit * 1.001f + 4.0f * 0x1p-10f) << dtype_info(dtype).name << " " << i;
     }
   }
-}
-
-double weighted_rmse(const std::vector<float>& a, const std::vector<float>& b, const std::vector<float>& weights) {
-  double sum = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    sum += static_cast<double>(weights[i]) * difference * difference;
-  }
-  return std::sqrt(sum);
 }
 
 TEST(Codecs, ImportanceLowersTheWeightedError) {

@@ -158,6 +158,7 @@ Calibration scaled(const Calibration& calibration, const ScalesByName& scales, s
           const double inverse = 1 / static_cast<double>(s[j]);
           to->squares[j] *= inverse * inverse;
           if (!to->magnitudes.empty()) to->magnitudes[j] *= inverse;
+          if (!to->largest.empty()) to->largest[j] /= s[j];
         }
         for (size_t i = 0; !to->gram.empty() && i < s.size(); ++i) {
           for (size_t j = 0; j < s.size(); ++j) to->gram[i * s.size() + j] /= s[i] * s[j];

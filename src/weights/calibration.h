@@ -5,17 +5,23 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "weights/tensor_source.h"
 
 namespace mneme {
 
+/// Metadata key before a matrix's name: the largest magnitude that its inputs are quantised to, f32, above zero. See
+/// kernels::Matrix::input_limit.
+inline constexpr std::string_view kInputLimitKey = "mneme.input_limit.";
+
 /// What a matrix saw as inputs x [columns] while a model read some text.
 struct InputStatistics {
   uint64_t n_rows = 0;             ///< Inputs seen.
   std::vector<double> squares;     ///< Sum of x_j^2.
   std::vector<double> magnitudes;  ///< Sum of |x_j|; empty when read from a file of importances.
+  std::vector<float> largest;      ///< Largest |x_j|; empty as magnitudes.
   std::vector<float> gram;         ///< Sum of x_i x_j, [columns, columns]; empty when it was not asked for.
 
   /// Mean of x_j^2 per column: the weight of a squared error of column j in the squared error of the output.

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -42,8 +43,8 @@ struct QuantRecipe {
 
 /// All recipes, smallest types last within a family; of AQLM some examples.
 std::span<const QuantRecipe> quant_recipes();
-/// By name in upper or lower case, or null. Beside the names of the list every AQLM<M>x<B>g<g> is one, with M codebooks of
-/// 1 to 8, B bits of 1 to 16 and g weights of 1, 2, 4 or 8 a code (8 without "g").
+/// By name in upper or lower case, or null. Beside the names of the list every AQLM<M>x<B>g<g> is one, with M codebooks
+/// of 1 to 8, B bits of 1 to 16 and g weights of 1, 2, 4 or 8 a code (8 without "g").
 const QuantRecipe* find_quant_recipe(std::string_view name);
 
 /// The type of each tensor under a recipe.
@@ -55,16 +56,16 @@ const QuantRecipe* find_quant_recipe(std::string_view name);
 /// block, a similar type with smaller blocks takes its place (Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, Q2_K, Q3_K and
 /// IQ4_XS: IQ4_NL, BitMoD and the ternary and one- and two-bit ones: Q4_0), and F16 where they are no multiple of 32.
 /// Stacks of ternary experts stay ternary, in their type unless the recipe is the other one, but for F32.
-/// DF11 and DF12 leave stacks of experts in BF16. BITSTACK and AQLM take the matrices of the layers alone: the others and
-/// stacks of experts get Q6_K. `pure` leaves out everything but the F32 rule and the fallback. Tensors of integers and
-/// those of types that cannot be read keep their type.
+/// DF11 and DF12 leave stacks of experts in BF16. BITSTACK and AQLM take the matrices of the layers alone: the others
+/// and stacks of experts get Q6_K. `pure` leaves out everything but the F32 rule and the fallback. Tensors of integers
+/// and those of types that cannot be read keep their type.
 std::vector<DType> choose_types(const QuantRecipe& recipe, const Metadata& metadata,
                                 std::span<const TensorInfo> tensors, bool pure);
 
-/// Encoders of matrices that become AQLM in the scheme of `recipe`, for EncodeHooks::stream. With a full gram matrix in the
-/// calibration the error of the outputs is what codes lower, with mean squares that of each column by itself. Schemes that
-/// are too large for a matrix are capped, with a line in `notes`; `progress` gets a line a round. All arguments must
-/// outlive what is returned.
+/// Encoders of matrices that become AQLM in the scheme of `recipe`, for EncodeHooks::stream. With a full gram matrix in
+/// the calibration the error of the outputs is what codes lower, with mean squares that of each column by itself.
+/// Schemes that are too large for a matrix are capped, with a line in `notes`; `progress` gets a line a round. All
+/// arguments must outlive what is returned.
 std::function<std::unique_ptr<MatrixEncoder>(const TensorInfo& tensor, DType to)> aqlm_encoders(
     const QuantRecipe& recipe, const Calibration* calibration, Ledger& ledger, std::vector<std::string>& notes,
     const std::function<void(const std::string& line)>& progress);
@@ -93,6 +94,12 @@ struct StackOptions {
   uint64_t seed = 0;  ///< Of the random order.
 };
 
+/// What rounding each matrix alone to one type cost the whole model (eval/sensitivity.h).
+struct MeasuredLosses {
+  DType probe = DType::kBitMod3;             ///< That type, or what fit_shape() makes of it.
+  std::map<std::string, double> divergence;  ///< By name, mean KL divergence of the next-token distributions, nats.
+};
+
 struct QuantizeOptions {
   const QuantRecipe* recipe = nullptr;  ///< Null keeps the types of the source.
   bool pure = false;                    ///< As for choose_types().
@@ -106,16 +113,23 @@ struct QuantizeOptions {
   Clipping clipping = Clipping::kNone;
   /// Bits that activations of bipolar matrices may be rounded to when the model runs; 8 or more: as all types do.
   int activation_bits = 8;
+  /// Scales of activations that are quantised to 8 bits: false, each 32 columns of a token have their own (dynamic);
+  /// true, each matrix of the layers has one, for the largest input that the calibration saw (static), and larger
+  /// inputs become that one. Wants statistics with magnitudes.
+  bool static_activations = false;
   /// Most bytes of the file; 0: no limit. With it the types are those of `candidates` that lose least together, instead
   /// of the recipe's, which then only names the file's type.
   uint64_t size = 0;
+  /// With `size`: errors of a matrix count as much as they were measured to matter; null: each matrix alike.
+  const MeasuredLosses* measured = nullptr;
   std::vector<DType> candidates = {DType::kBitMod3, DType::kBitMod4, DType::kQ5_K, DType::kQ6_K, DType::kQ8_0};
   StackOptions stack = {};  ///< Of BITSTACK; of the others only calibration, pure, lossy and size go with it.
 };
 
 /// The types for `options.size`: for each matrix the one of the candidates such that the file fits and the sum of the
-/// relative squared output errors, estimated on some rows with the calibration's importance, is least. Throws
-/// Error(kOutOfBudget) with the least size that would do.
+/// relative squared output errors, estimated on some rows with the calibration's importance, is least; with
+/// `options.measured` each error is multiplied by divergence a unit of error, which assumes that the loss of the model
+/// is the sum of what its matrices lose. Throws Error(kOutOfBudget) with the least size that would do.
 std::vector<DType> types_for_size(TensorSource& source, const std::string& path, const QuantizeOptions& options,
                                   const std::function<void(size_t, size_t)>& progress);
 

@@ -49,6 +49,24 @@ std::vector<std::vector<float>> importance_of(const Calibration& calibration, co
   return out;
 }
 
+/// Notes the largest input of each matrix of the layers in the metadata; see QuantizeOptions::static_activations.
+void set_input_limits(const Calibration& calibration, std::span<const TensorInfo> tensors, Metadata& metadata) {
+  size_t n_limits = 0;
+  for (const TensorInfo& tensor : tensors) {
+    const InputStatistics* statistics = calibration.find(tensor.name);
+    if (!tensor.name.starts_with("blk.") || tensor.shape.rank() != 2 || statistics == nullptr) continue;
+    const auto largest = std::max_element(statistics->largest.begin(), statistics->largest.end());
+    if (largest == statistics->largest.end() || !(*largest > 0)) continue;
+    metadata.set_f32(std::string(kInputLimitKey) + tensor.name, *largest);
+    ++n_limits;
+  }
+  if (n_limits == 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "[quantize] expected the largest inputs of this model's matrices for static activations, found none",
+                "give a text with --calibrate; an importance matrix does not have them");
+  }
+}
+
 /// GPTQ of matrices that have a gram matrix; the factor is kept for the matrices that share it.
 class GptqEncoder {
  public:
@@ -115,6 +133,16 @@ double output_loss(std::span<const float> w, std::span<const float> importance, 
   return norms > 0 ? errors / norms : 0;
 }
 
+/// What a unit of the error of a matrix costs the model. It was measured with codes that no importance chose, so that
+/// the error it is divided by is that of such codes, too. A matrix that nothing was measured of counts fully.
+double loss_weight(const MeasuredLosses* measured, const TensorInfo& tensor, std::span<const float> sample) {
+  if (measured == nullptr) return 1;
+  const auto found = measured->divergence.find(tensor.name);
+  if (found == measured->divergence.end()) return 1;
+  const double error = output_loss(sample, {}, tensor.shape.from_last(0), fit_shape(measured->probe, tensor.shape));
+  return error > 0 ? found->second / error : 0;
+}
+
 /// Applies options.tensor_types.
 void set_tensor_types(const QuantizeOptions& options, std::span<const TensorInfo> tensors, std::vector<DType>& types) {
   for (const auto& [part, dtype] : options.tensor_types) {
@@ -172,9 +200,10 @@ std::vector<DType> types_for_size(TensorSource& source, const std::string& path,
         const auto slices = importance_of(*options.calibration, tensor);
         if (slices.size() == 1) importance = slices.front();
       }
+      const double weight = loss_weight(options.measured, tensor, sample);
       for (DType candidate : options.candidates) {
         const DType type = fit_shape(candidate, tensor.shape);
-        add(type, output_loss(sample, importance, columns, type));
+        add(type, weight * output_loss(sample, importance, columns, type));
       }
     }
     smallest.push_back({tensor.name, types[i].front(), tensor.shape});
@@ -211,8 +240,14 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
   }
   const bool is_aqlm = options.recipe != nullptr && options.recipe->base == DType::kAqlm && options.size == 0;
   if (is_aqlm && (options.awq || options.gptq || options.clipping != Clipping::kNone || options.activation_bits < 8)) {
+    fail(
+        ErrorCode::kInvalidArgument,
+        "[quantize] AQLM searches for its codes itself: expected no --awq, --method gptq, --clip or --activation-bits");
+  }
+  if (options.static_activations && (is_aqlm || options.activation_bits < 8)) {
     fail(ErrorCode::kInvalidArgument,
-         "[quantize] AQLM searches for its codes itself: expected no --awq, --method gptq, --clip or --activation-bits");
+         "[quantize] static activations are of products in 8 bits: expected neither AQLM nor --activation-bits with "
+         "them");
   }
   std::vector<DType> types;
   if (options.size > 0) {
@@ -245,6 +280,7 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
     });
     calibration = scaled(calibration, scales, given.tensors());
   }
+  if (options.static_activations) set_input_limits(calibration, given.tensors(), metadata);
   ScaledSource source(given, scales);
   GptqEncoder gptq(calibration);
   EncodeHooks hooks;
@@ -268,15 +304,16 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
     if (progress) progress(done, text);
   };
   if (is_aqlm) {
-    hooks.stream = aqlm_encoders(*options.recipe, options.calibration != nullptr ? &calibration : nullptr, ledger,
-                                 notes, line);
+    hooks.stream =
+        aqlm_encoders(*options.recipe, options.calibration != nullptr ? &calibration : nullptr, ledger, notes, line);
   }
-  TranscodeReport report = transcode(source, types, metadata, path, ledger,
-                                     [&](uint64_t bytes, const std::string& tensor) {
-                                       done = bytes;
-                                       line(tensor);
-                                     },
-                                     hooks);
+  TranscodeReport report = transcode(
+      source, types, metadata, path, ledger,
+      [&](uint64_t bytes, const std::string& tensor) {
+        done = bytes;
+        line(tensor);
+      },
+      hooks);
   report.notes = std::move(notes);
   return report;
 }

@@ -101,9 +101,11 @@ void cut_to_size(std::vector<BlockId>& order, uint64_t size, const Metadata& met
 
 TranscodeReport quantize_stack(TensorSource& source, const std::string& path, const QuantizeOptions& options,
                                Ledger& ledger, const TranscodeProgress& progress) {
-  if (options.awq || options.gptq || options.clipping != Clipping::kNone || options.activation_bits < 8) {
+  if (options.awq || options.gptq || options.clipping != Clipping::kNone || options.activation_bits < 8 ||
+      options.static_activations) {
     fail(ErrorCode::kInvalidArgument,
-         "[quantize] BITSTACK has its own scales: expected no --awq, --method gptq, --clip or --activation-bits");
+         "[quantize] BITSTACK has its own scales: expected no --awq, --method gptq, --clip, --activation-bits "
+         "or static activations");
   }
   const std::vector<DType> types = choose_types(*options.recipe, source.metadata(), source.tensors(), options.pure);
   if (!options.lossy) check_second_loss(source, types);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/atomic_file.h"
@@ -15,6 +16,7 @@
 #include "cli/quantize_compare.h"
 #include "cli/transcode_report.h"
 #include "engine/calibration.h"
+#include "eval/sensitivity.h"
 #include "eval/stack_gains.h"
 
 namespace mneme::cli {
@@ -27,6 +29,7 @@ struct Options {
   uint64_t calibration_tokens = 16384;
   bool awq = false;
   int activation_bits = 8;
+  std::string activations = "dynamic", sensitivity = "measured";
   uint32_t vectors = 0, blocks = 8;
   std::string order = "average", order_by = "error", order_text;
   uint64_t order_tokens = 4096;
@@ -78,8 +81,31 @@ bool wants_gram(const Options& options) {
   return std::any_of(formats.begin(), formats.end(), is_aqlm);
 }
 
+/// What a text says about a model's matrices.
+struct TextStatistics {
+  Calibration calibration;
+  std::optional<MeasuredLosses> measured;
+};
+
+/// True when some form that is asked for is a size rather than a format.
+bool wants_sizes(const Options& options) {
+  const std::vector<std::string> formats = split_commas(options.compare);
+  return !options.size.empty() || std::any_of(formats.begin(), formats.end(), [](const std::string& name) {
+    return find_quant_recipe(name) == nullptr;
+  });
+}
+
+/// The candidate of fewest bits, whose errors show best what matters.
+DType probe_among(const std::vector<DType>& candidates) {
+  DType probe = DType::kQ8_0;
+  for (const DType candidate : candidates) {
+    if (!is_stream(candidate) && row_bytes(candidate, 256) < row_bytes(probe, 256)) probe = candidate;
+  }
+  return probe;
+}
+
 /// Runs the model over the calibration text, in its own memory, which is given back before quantisation starts.
-Calibration calibrate_on(const Options& options) {
+TextStatistics read_calibration_text(const Options& options, const std::vector<DType>& candidates) {
   constexpr uint32_t kWindow = 512;
   const std::string text = read_text_file(options.calibrate);
   Ledger ledger;
@@ -94,10 +120,19 @@ Calibration calibrate_on(const Options& options) {
     // Token tables are looked up, and an output matrix is not worth a gram matrix of its own inputs: one row a window.
     how.wants_gram = [](const std::string& name) { return name.starts_with("blk."); };
   }
-  Progress progress("calibrate",
-                    std::max<uint64_t>(1, std::min<uint64_t>(how.max_windows, (tokens.size() + kWindow - 1) / kWindow)),
-                    "windows");
-  return calibrate(*engine, tokens, how, [&](uint64_t done, uint64_t) { progress.update(done); });
+  TextStatistics out;
+  {
+    Progress progress(
+        "calibrate",
+        std::max<uint64_t>(1, std::min<uint64_t>(how.max_windows, (tokens.size() + kWindow - 1) / kWindow)), "windows");
+    out.calibration = calibrate(*engine, tokens, how, [&](uint64_t done, uint64_t) { progress.update(done); });
+  }
+  if (wants_sizes(options) && options.sensitivity == "measured") {
+    Progress progress("sensitivity", engine->model().weights.matrices.size(), "matrices");
+    out.measured = measure_sensitivity(*engine, tokens, probe_among(candidates), {},
+                                       [&](size_t done, size_t) { progress.update(done); });
+  }
+  return out;
 }
 
 /// Sorts the blocks of a written BITSTACK model by what they gain on a text.
@@ -125,6 +160,7 @@ void quantize(const Options& options, const GlobalOptions& global) {
   how.lossy = options.lossy;
   how.awq = options.awq;
   how.activation_bits = options.activation_bits;
+  how.static_activations = options.activations == "static";
   how.gptq = options.method == "gptq";
   how.clipping = *find_clipping(options.clip);
   how.stack = {options.vectors, options.blocks, *bitstack::find_stack_order(options.order), 0};
@@ -146,10 +182,12 @@ void quantize(const Options& options, const GlobalOptions& global) {
   if (!options.calibrate.empty() && !options.imatrix.empty()) {
     fail(ErrorCode::kInvalidArgument, "[quantize] expected --calibrate or --imatrix, found both");
   }
-  Calibration calibration;
-  if (!options.calibrate.empty()) calibration = calibrate_on(options);
+  TextStatistics text;
+  if (!options.calibrate.empty()) text = read_calibration_text(options, how.candidates);
+  Calibration& calibration = text.calibration;
   if (!options.imatrix.empty()) calibration = Calibration::load(options.imatrix);
   if (calibration.size() > 0) how.calibration = &calibration;
+  if (text.measured) how.measured = &*text.measured;
   if (!options.save_imatrix.empty()) calibration.save(options.save_imatrix, options.calibrate);
   if (!options.compare.empty()) {
     CompareCommand comparison = options.comparison;
@@ -202,14 +240,24 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
   CLI::App* command = app.add_subcommand("quantize", "Write a model in a smaller format");
   command->add_option("IN", options->in, "GGUF file, or folder of a Hugging Face checkpoint")->required();
   command->add_option("OUT", options->out, "GGUF file to write");
-  command->add_option("-f,--format", options->format, "Format, see below; KEEP leaves the types of the input, for --tensor")
+  command
+      ->add_option("-f,--format", options->format,
+                   "Format, see below; KEEP leaves the types of the input, for --tensor")
       ->capture_default_str();
-  command->add_option("--tensor", options->tensor_types,
-                      "PART=FORMAT: the format of matrices whose names contain PART, e.g. _exps=TQ1_0; may be repeated");
+  command->add_option(
+      "--tensor", options->tensor_types,
+      "PART=FORMAT: the format of matrices whose names contain PART, e.g. _exps=TQ1_0; may be repeated");
   command->add_option("--size", options->size,
                       "Most bytes of the file, e.g. 600M: each matrix gets the type that loses least together");
   command->add_option("--candidates", options->candidates,
                       "Formats that --size chooses from (default: BITMOD3,BITMOD4,Q5_K,Q6_K,Q8_0)");
+  command
+      ->add_option(
+          "--sensitivity", options->sensitivity,
+          "What --size takes for the harm of an error: measured (each matrix alone is rounded and the text read "
+          "again; wants --calibrate, else as error) or error (of the matrix's outputs, all matrices alike)")
+      ->check(CLI::IsMember({"measured", "error"}))
+      ->capture_default_str();
   command->add_flag("--pure", options->pure, "All matrices alike, the output matrix too (default: off)");
   command->add_flag("--lossy,--requantize", options->lossy,
                     "Allow input below 8 bits to lose a second time (default: off)");
@@ -234,6 +282,14 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
       ->add_option("--activation-bits", options->activation_bits,
                    "Bits that inputs of bipolar matrices may be rounded to, where that is faster; 8: as all formats do")
       ->check(CLI::Range(1, 8))
+      ->capture_default_str();
+
+  command
+      ->add_option(
+          "--activations", options->activations,
+          "Scales of 8-bit inputs: dynamic (each 32 columns of a token) or static (one a matrix, for the largest "
+          "input of the text; wants --calibrate)")
+      ->check(CLI::IsMember({"dynamic", "static"}))
       ->capture_default_str();
 
   command

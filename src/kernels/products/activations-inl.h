@@ -10,14 +10,21 @@
 // target, and every target gives the same bits. Compiled once a target.
 namespace mneme::kernels::products::MNEME_TARGET {
 
-/// See Int8Activations for the format.
-inline void quantize_block(const float* x, int8_t* levels, float* anchor, int16_t* half_sums) {
+/// See Int8Activations for the format. Above zero, `limit` takes the place of the block's largest value in the choice
+/// of the scale, and values beyond it become it.
+inline void quantize_block(const float* x, float limit, int8_t* levels, float* anchor, int16_t* half_sums) {
   uint32_t words[kBlockColumns];
   std::memcpy(words, x, sizeof words);
   uint32_t largest = 0;
   for (size_t i = 0; i < kBlockColumns; ++i) {
     const uint32_t magnitude = words[i] & 0x7fffffffu;
     largest = magnitude > largest ? magnitude : largest;
+  }
+  float clamped[kBlockColumns];
+  if (limit > 0 && largest < 0x7f800000u) {
+    for (size_t i = 0; i < kBlockColumns; ++i) clamped[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i];
+    x = clamped;
+    largest = std::bit_cast<uint32_t>(limit);
   }
   // The exponent e of the scale: that of the largest value less 6, one more when its mantissa would round to 128.
   constexpr int kLowest = -120, kHighest = 104;  // keep 2^-e and the anchor normal
@@ -44,9 +51,9 @@ inline void quantize_block(const float* x, int8_t* levels, float* anchor, int16_
   }
 }
 
-inline void quantize(const float* x, size_t n_blocks, int8_t* levels, float* anchors, int16_t* half_sums) {
+inline void quantize(const float* x, size_t n_blocks, float limit, int8_t* levels, float* anchors, int16_t* half_sums) {
   for (size_t b = 0; b < n_blocks; ++b) {
-    quantize_block(x + b * kBlockColumns, levels + b * kBlockColumns, anchors + b, half_sums + 2 * b);
+    quantize_block(x + b * kBlockColumns, limit, levels + b * kBlockColumns, anchors + b, half_sums + 2 * b);
   }
 }
 

@@ -84,7 +84,8 @@ struct ProductTable {
   /// Products with the signs of a BitStack block, packed as they are stored (tensor/bitstack.h), in 8 bits.
   ProductEntry (*find_signs)();
   /// Quantises `n_blocks` blocks of 32 floats: levels, anchors and the level sums of both halves of each block.
-  void (*quantize)(const float* x, size_t n_blocks, int8_t* levels, float* anchors, int16_t* half_sums);
+  /// `limit`: see Matrix::input_limit.
+  void (*quantize)(const float* x, size_t n_blocks, float limit, int8_t* levels, float* anchors, int16_t* half_sums);
   void (*to_bf16)(const float* x, size_t n, uint16_t* out);
   /// Quantises 128 floats to `bits` planes of four words and their scale.
   void (*quantize_planes)(const float* x, int bits, uint32_t* planes, float* scale);
