@@ -72,15 +72,16 @@ class ShadowKv : public StreamedKv {
   struct Slot {
     int32_t chunk;
     uint32_t slot;
+    uint32_t wanted;  ///< Head::n_chosen when the chunk was chosen last.
   };
   /// Of one kv head.
   struct Head {
     std::vector<Outlier> outliers;        ///< Entry i lies at place i of the outliers' memory.
     std::vector<int32_t> outlier_chunks;  ///< Ascending.
     std::vector<Slot> resident;           ///< Ascending by chunk.
+    uint32_t n_chosen = 0;                ///< Times that chunks were chosen.
     std::vector<int32_t> chosen;          ///< By the token at hand, ascending.
     std::vector<Slot> missing;
-    std::vector<float> scores;
   };
 
   static SealRhythm rhythm_of(const KvChoices& choices);

@@ -29,6 +29,14 @@ struct Text {
   uint32_t n_open = 0;  ///< Tokens behind the last page, of the layer with the fewest pages.
 };
 
+/// Whether a state may consist of pages from the first token on, before there are any.
+bool may_be_pages(const SequenceState& state) {
+  for (size_t i = 0; i < state.n_layers(); ++i) {
+    if (state.layer(i) != nullptr && state.layer(i)->first_page(int64_t{1} << 30) > 0) return false;
+  }
+  return true;
+}
+
 /// Nothing when the state does not.
 std::optional<Text> compute_text(Engine& engine, uint32_t n_tokens) {
   const std::unique_ptr<SequenceState> state = engine.make_state();
@@ -38,7 +46,7 @@ std::optional<Text> compute_text(Engine& engine, uint32_t n_tokens) {
     Bytes page;
     if (layer != nullptr) {
       const PageRange sealed = layer->sealed_pages();
-      if (sealed.begin > 0 || sealed.end == 0 || layer->first_page(int64_t{1} << 30) > 0) return std::nullopt;
+      if (sealed.begin > 0 || sealed.end == 0) return std::nullopt;
       layer->save_page(0, page);
       text.n_open = std::max(text.n_open, n_tokens - static_cast<uint32_t>(sealed.end * kPageTokens));
     }
@@ -58,6 +66,7 @@ std::vector<TokenId> random_tokens(const Model& model, size_t n) {
 
 void repeat_context(Engine& engine, SequenceState& state, uint32_t n_tokens) {
   if (n_tokens <= 2 * kTextTokens) return compute(engine, state, n_tokens);
+  if (!may_be_pages(state)) return draw_context(engine, state, n_tokens);
   // As far from the end of a page as the whole: as many tokens are open behind the last one.
   const std::optional<Text> text = compute_text(engine, kTextTokens + n_tokens % kPageTokens);
   if (!text) return draw_context(engine, state, n_tokens);
