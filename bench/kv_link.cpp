@@ -43,17 +43,20 @@ std::string address_of(const std::string& name) {
   return fmt::format("/tmp/mneme-link-{}-{}", ::getpid(), name);
 }
 
-/// One direction of a link: bytes leave when as many have had the time to cross.
+/// One direction of a link, as a token bucket: bytes leave when as many have had the time to cross. Time that a link
+/// was idle counts for up to kBurst, so that who is late by a little catches up.
 class Rate {
  public:
+  static constexpr std::chrono::microseconds kBurst{200};
+
   explicit Rate(double bytes_per_second) : seconds_a_byte_(1 / bytes_per_second) {}
 
   /// Returns when `n` more bytes have crossed.
   void cross(size_t n) {
     const std::lock_guard lock(mutex_);
     const auto now = Clock::now();
-    free_ = std::max(free_, now) + std::chrono::duration_cast<Clock::duration>(
-                                       std::chrono::duration<double>(static_cast<double>(n) * seconds_a_byte_));
+    free_ = std::max(free_, now - kBurst) + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(
+                                                static_cast<double>(n) * seconds_a_byte_));
     // Sleeping ends late, so the last part is waited for.
     if (free_ - now > std::chrono::microseconds(200))
       std::this_thread::sleep_until(free_ - std::chrono::microseconds(100));
@@ -219,7 +222,7 @@ void measure(const std::string& density, size_t n_tokens, size_t n_steps, const 
     const uint64_t before = remote[i]->fetches().link;
     for (size_t step = 0; step < n_steps; ++step) ms.push_back(feeders[i].step(*remote[i]));
     const auto bytes = static_cast<double>(remote[i]->fetches().link - before) / static_cast<double>(n_steps);
-    print(fmt::format("  worker, {}/s", format_byte_size(static_cast<uint64_t>(rates[i]))), ms, bytes);
+    print(fmt::format("  worker, {:.0f} MB/s", rates[i] / 1e6), ms, bytes);
     if (feeders[i].last_output() != here.feeder.last_output())
       fail(ErrorCode::kCorruptData, "[link] expected the outputs of the store in this process, found others");
   }
@@ -274,7 +277,7 @@ int main(int argc, char** argv) {
     const uint64_t all = uint64_t{n_tokens} * 2 * kKeys * 2;
     for (size_t i = 0; i < rates.size(); ++i) {
       Socket server = connect_when_there(servers[i]);
-      print(fmt::format("fetching everything, {}/s, no attention", format_byte_size(static_cast<uint64_t>(rates[i]))),
+      print(fmt::format("fetching everything, {:.0f} MB/s, no attention", rates[i] / 1e6),
             fetch_everything_ms(server, all, std::min<size_t>(n_steps, 5)), static_cast<double>(all));
     }
     Ledger ledger;

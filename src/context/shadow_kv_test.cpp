@@ -293,6 +293,33 @@ TEST(ShadowKv, NeighbouringQueriesFindTheirChunksInMemory) {
   EXPECT_EQ(store->fetches().bytes, once.bytes);
 }
 
+// There are slots for twice the budget, and what was wanted longest ago goes first.
+TEST(ShadowKv, SlotsKeepWhatTheLastTwoQueriesChose) {
+  const KvExample example = hidden_state_example(kShape, 4, 700, 6);
+  Ledger ledger;
+  const auto store = make(kSmall, kShape, ledger);
+  for (size_t first = 0; first < 600; first += 100) example.feed(*store, first, 100);
+  /// Chunks that a query of its own, number i, does not find.
+  const auto missed = [&](uint64_t i) {
+    KvExample next = example;
+    PhiloxStream random(100 + i);
+    for (float& x : next.q) x = 3 * random.next_normal();
+    const FetchCounts before = store->fetches();
+    generate(next, *store, 600, 1);
+    EXPECT_TRUE(store->truncate(600));
+    FetchCounts step = store->fetches();
+    step -= before;
+    EXPECT_EQ(step.wanted, 2u * 8u);
+    return step.wanted - step.resident;
+  };
+  EXPECT_EQ(missed(1), 2u * 8u);
+  EXPECT_GT(missed(2), 0u);
+  EXPECT_EQ(missed(1), 0u);
+  EXPECT_GT(missed(3), 0u);
+  EXPECT_EQ(missed(1), 0u) << "number 2 had to go";
+  EXPECT_GT(missed(2), 0u);
+}
+
 TEST(ShadowKv, AFileThatCannotBeReadIsNamed) {
   const KvExample example = hidden_state_example(kShape, 4, 700, 7);
   for (const TokenRole role : {TokenRole::kGenerated, TokenRole::kGiven}) {

@@ -11,6 +11,7 @@ namespace mneme {
 
 /// Bytes and counts of a ShadowKv as functions of its sealed blocks.
 struct ShadowKv::Sizes {
+  /// Slots for so many budgets: what the last queries chose is often wanted again.
   static constexpr uint64_t kSlotsOfBudget = 2;
 
   KvShape shape;
