@@ -8,67 +8,26 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <cstdlib>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "base/byte_size.h"
 #include "base/error.h"
 #include "base/parallel.h"
-#include "base/philox.h"
 #include "base/unnamed_file.h"
 #include "budget/buffer.h"
 #include "context/async_reader.h"
 #include "context/kv_policy.h"
-#include "kernels/attention_parts.h"
+#include "kv_text.h"
 
 namespace {
 
 using namespace mneme;
 
-constexpr KvShape kShape{8, 64, 64, 0};
-constexpr size_t kHeads = 32, kWidth = 256, kPiece = 512;
-constexpr size_t kKeys = size_t{kShape.n_kv_heads} * kShape.key_dim, kQueries = kHeads * kShape.key_dim;
-
-/// Hidden states that change slowly, and their projections: neighbours are alike, keys have few directions.
-class Text {
- public:
-  Text() : hidden_(kWidth), keys_of_(kWidth * kKeys), queries_of_(kWidth * kQueries) {
-    PhiloxStream weights(1);
-    for (float& w : keys_of_) w = weights.next_normal();
-    for (float& w : queries_of_) w = weights.next_normal();
-    for (float& h : hidden_) h = random_.next_normal();
-  }
-
-  std::vector<float> q, k, v;
-
-  /// Makes the next n tokens.
-  void next(size_t n) {
-    std::vector<float> states(n * kWidth);
-    for (size_t t = 0; t < n; ++t) {
-      for (size_t i = 0; i < kWidth; ++i) {
-        hidden_[i] = 0.98f * hidden_[i] + 0.2f * random_.next_normal();
-        states[t * kWidth + i] = hidden_[i] * std::pow(static_cast<float>(i + 1), -0.85f);
-      }
-    }
-    k.assign(n * kKeys, 0.0f);
-    q.assign(n * kQueries, 0.0f);
-    v.resize(n * kKeys);
-    for (float& x : v) x = random_.next_normal();
-    const auto rows = [](const std::vector<float>& w, size_t dim) {
-      return kernels::StoredRows{reinterpret_cast<const std::byte*>(w.data()), dim * sizeof(float), DType::kF32};
-    };
-    kernels::combine_rows(states.data(), kWidth, n, rows(keys_of_, kKeys), kWidth, kKeys, k.data(), kKeys);
-    kernels::combine_rows(states.data(), kWidth, n, rows(queries_of_, kQueries), kWidth, kQueries, q.data(), kQueries);
-  }
-
- private:
-  std::vector<float> hidden_, keys_of_, queries_of_;
-  PhiloxStream random_{2};
-};
+using bench::kKeys;
+using bench::kShape;
+using bench::ms_of;
 
 struct Cost {
   double first_ms = 0;  ///< Of a token that finds nothing in the slots.
@@ -77,54 +36,14 @@ struct Cost {
   uint64_t bytes = 0;
 };
 
-double ms_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
-void check(const KvLayer& store) {
-  if (!store.trouble().empty()) throw Error(ErrorCode::kIo, std::string(store.trouble()));
-}
-
 Cost measure(std::string_view policy, size_t n_tokens, size_t n_steps) {
   Ledger ledger;
-  const auto store = KvPolicy::parse(policy).make_layer(kShape, n_tokens + n_steps, kPiece, ledger);
-  RopeParameters parameters;
-  parameters.n_rot = kShape.key_dim;
-  parameters.base = 500000;
-  const RopeSpec rope = make_rope(parameters);
-  Text text;
-  std::vector<float> out(kPiece * kQueries);
-  size_t position = 0;
-  const auto feed = [&](size_t n, size_t n_heads, TokenRole role) {
-    std::vector<int32_t> positions(n);
-    for (size_t i = 0; i < n; ++i) positions[i] = static_cast<int32_t>(position + i);
-    const RopeAngles angles(rope, positions);
-    for (size_t t = 0; t < n; ++t) angles.rotate(text.q.data() + t * kQueries, kHeads, kShape.key_dim, t);
-    position += n;
-    return ms_of([&] {
-      store->reserve(n);
-      store->extend({text.k.data(), text.v.data(), kKeys, kKeys, n, &angles, 0},
-                    {text.q.data(), kQueries, n_heads, 0.125f, 0, nullptr, role}, out.data(), kQueries);
-    });
-  };
-  for (size_t first = 0; first < n_tokens; first += kPiece) {
-    text.next(std::min(kPiece, n_tokens - first));
-    feed(std::min(kPiece, n_tokens - first), 0, TokenRole::kGiven);  // nobody looks at what they see
-    check(*store);
-  }
+  const auto store = KvPolicy::parse(policy).make_layer(kShape, n_tokens + n_steps, bench::Feeder::kPiece, ledger);
+  bench::Feeder feeder;
+  feeder.fill(*store, n_tokens);
   Cost cost;
-  for (size_t step = 0; step < n_steps; ++step) {
-    text.next(1);
-    const double ms = feed(1, kHeads, TokenRole::kGenerated);
-    check(*store);
-    if (step == 0) {
-      cost.first_ms = ms;
-    } else {
-      cost.later_ms.push_back(ms);
-    }
-  }
+  cost.first_ms = feeder.step(*store);
+  for (size_t step = 1; step < n_steps; ++step) cost.later_ms.push_back(feeder.step(*store));
   std::sort(cost.later_ms.begin(), cost.later_ms.end());
   cost.fetches = store->fetches();
   cost.bytes = store->bytes();

@@ -33,6 +33,7 @@ class CodedKv : public BlockKv {
   CodedKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, Ledger& ledger);
   ~CodedKv() override;
 
+  bool needs_queries() const override { return choices_.prune > 0; }
   uint64_t bytes() const override;
   std::unique_ptr<LayerState> copy(CopyScope& scope) const override;
 

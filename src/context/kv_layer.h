@@ -40,7 +40,7 @@ enum class TokenRole : uint8_t {
 struct KvQueries {
   const float* q;          ///< [n_tokens, n_heads * key_dim] after RoPE, rows q_stride floats apart.
   size_t q_stride;
-  size_t n_heads;          ///< 0: tokens are appended and nothing attends, in stores that don't score tokens.
+  size_t n_heads;          ///< 0: tokens are appended and nothing attends, in stores that don't need queries.
   float scale;             ///< Factor of the dot products.
   float softcap = 0;       ///< 0: off.
   const float* sinks = nullptr;  ///< [n_heads] logits without a value, or null.
@@ -65,6 +65,8 @@ class KvLayer : public LayerState {
   /// out [n_tokens, n_heads * value_dim], rows out_stride floats apart. Does not throw: what fails is told by trouble().
   /// Parallel inside.
   virtual void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) = 0;
+  /// Whether what is kept depends on the queries, or they must be sent: then there is no extend() without them.
+  virtual bool needs_queries() const { return false; }
 };
 
 }  // namespace mneme

@@ -1,34 +1,55 @@
 #include "context/landmarks.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "base/checked_math.h"
-#include "kernels/attention_parts.h"
 #include "kernels/selection.h"
 #include "kernels/vector_ops.h"
 
 namespace mneme {
+namespace {
+
+constexpr float kLowest = std::numeric_limits<float>::lowest();
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+/// Working memory of a thread, whatever the layer and head: it stays in the cache.
+std::span<float> scratch(size_t n) {
+  static thread_local std::vector<float> memory;
+  if (memory.size() < n) memory.resize(n);
+  return {memory.data(), n};
+}
+
+}  // namespace
+
+kernels::CodedMatrix Landmarks::matrix_of(const KvShape& shape) {
+  constexpr kernels::CodedFormat kFormat{8, kernels::CodedFormat::Groups::kAlongDepth,
+                                         kernels::CodedFormat::Scales::kFloat16, 64};
+  return {kFormat, kLanes, shape.key_dim};
+}
 
 uint64_t Landmarks::reserved_bytes(const KvShape& shape, uint64_t n_chunks) {
-  return shape.n_kv_heads * round_up<uint64_t>(n_chunks * shape.key_dim * 2, GrowingBuffer::kStepBytes);
+  const uint64_t head = div_up<uint64_t>(n_chunks, kLanes) * matrix_of(shape).bytes();
+  return shape.n_kv_heads * round_up<uint64_t>(head, GrowingBuffer::kStepBytes);
 }
 
 Landmarks::Landmarks(const KvShape& shape, uint64_t most_chunks, Ledger& ledger)
-    : key_dim_(shape.key_dim), row_bytes_(size_t{shape.key_dim} * 2) {
-  const size_t capacity = round_up<size_t>(std::max<uint64_t>(1, most_chunks) * row_bytes_, GrowingBuffer::kStepBytes);
-  for (size_t head = 0; head < shape.n_kv_heads; ++head)
-    heads_.emplace_back(ledger, Tag::kKv, capacity, "landmarks of keys");
+    : key_dim_(shape.key_dim), matrix_(matrix_of(shape)) {
+  const size_t most = div_up<size_t>(std::max<uint64_t>(1, most_chunks), kLanes) * matrix_.bytes();
+  for (size_t head = 0; head < shape.n_kv_heads; ++head) {
+    heads_.emplace_back(ledger, Tag::kKv, round_up<size_t>(most, GrowingBuffer::kStepBytes), "landmarks of keys");
+  }
 }
 
 void Landmarks::grow_to(uint64_t n_chunks) {
-  for (GrowingBuffer& head : heads_) head.grow_to(n_chunks * row_bytes_);
+  for (GrowingBuffer& head : heads_) head.grow_to(div_up<uint64_t>(n_chunks, kLanes) * matrix_.bytes());
 }
 
 void Landmarks::shrink_to(uint64_t n_chunks) {
-  for (GrowingBuffer& head : heads_) head.shrink_to(n_chunks * row_bytes_);
+  for (GrowingBuffer& head : heads_) head.shrink_to(div_up<uint64_t>(n_chunks, kLanes) * matrix_.bytes());
 }
 
 uint64_t Landmarks::bytes() const {
@@ -42,7 +63,8 @@ float Landmarks::set(uint64_t chunk, size_t head, const float* keys) {
   std::vector<float> mean(key_dim_, 0.0f);
   for (size_t t = 0; t < kTokens; ++t) ops.add(mean.data(), keys + t * key_dim_, key_dim_, mean.data());
   ops.scale(mean.data(), 1.0f / kTokens, key_dim_, mean.data());
-  ops.f32_to_f16(mean.data(), key_dim_, at(chunk, head));
+  const size_t lane = chunk % kLanes;
+  matrix_.encode({mean.data(), 0, 1}, {lane, lane + 1, 0, key_dim_}, matrix(chunk / kLanes, head));
   const float mean_norm = std::sqrt(ops.dot(mean.data(), mean.data(), key_dim_));
   float least = 1;
   for (size_t t = 0; t < kTokens; ++t) {
@@ -54,60 +76,72 @@ float Landmarks::set(uint64_t chunk, size_t head, const float* keys) {
   return least;
 }
 
+void Landmarks::decode(uint64_t chunk, size_t head, float* out) const {
+  const size_t lane = chunk % kLanes;
+  matrix_.decode(matrix(chunk / kLanes, head), {lane, lane + 1, 0, key_dim_}, {out, 0, 1});
+}
+
 void Landmarks::choose(size_t head, const float* q, size_t n_rows, const KvQueries& how, size_t n_chunks,
-                       std::span<const int32_t> excluded, size_t n, std::vector<float>& scores,
-                       std::vector<int32_t>& out) const {
+                       std::span<const int32_t> excluded, size_t n, std::vector<int32_t>& out) const {
   out.clear();
   if (n == 0) return;
-  const kernels::VectorOps& ops = kernels::vector_ops();
-  const bool all = n + excluded.size() >= n_chunks;
-  scores.resize((n_rows + 1) * n_chunks);
-  float* const worth = scores.data() + n_rows * n_chunks;
-  std::fill_n(worth, n_chunks, 0.0f);
-  if (!all) {
-    std::vector<float> scaled(n_rows * key_dim_);
-    ops.scale(q, how.scale, scaled.size(), scaled.data());
-    kernels::score_rows(scaled.data(), key_dim_, n_rows, {at(0, head), row_bytes_, DType::kF16}, n_chunks, key_dim_,
-                        scores.data(), n_chunks);
+  const size_t n_matrices = div_up(n_chunks, kLanes), stride = n_matrices * kLanes;
+  const std::span<float> memory = scratch((n_rows + 1) * stride + n_rows * key_dim_ + 16);
+  float* const scores = memory.data();
+  float* const worth = scores + n_rows * stride;
+  float* const scaled = worth + stride;
+  std::fill_n(worth, n_chunks, kLowest);
+  if (n + excluded.size() < n_chunks) {
+    std::fill_n(scores, n_rows * stride, 0.0f);
+    kernels::vector_ops().scale(q, how.scale, n_rows * key_dim_, scaled);
+    constexpr size_t kAtOnce = 8;
+    for (size_t begin = 0; begin < n_matrices; begin += kAtOnce) {
+      kernels::CodedMatrix::Product products[kAtOnce];
+      const size_t end = std::min(n_matrices, begin + kAtOnce);
+      for (size_t i = begin; i < end; ++i) {
+        const size_t next = i + kAtOnce;
+        products[i - begin] = {matrix(i, head), scaled, scores + i * kLanes,
+                               next < n_matrices ? matrix(next, head) : nullptr};
+      }
+      matrix_.multiply({products, end - begin}, key_dim_, n_rows, stride);
+    }
     for (size_t r = 0; r < n_rows; ++r) {
-      float* const row = scores.data() + r * n_chunks;
-      if (how.softcap > 0) ops.softcap(row, how.softcap, n_chunks, row);
-      for (const int32_t chunk : excluded) row[chunk] = -std::numeric_limits<float>::infinity();
-      ops.softmax(row, n_chunks, row);
-      kernels::keep_larger(row, n_chunks, worth);  // a NaN is worth nothing
+      float* const row = scores + r * stride;
+      if (how.softcap > 0) kernels::vector_ops().softcap(row, how.softcap, n_chunks, row);
+      for (const int32_t chunk : excluded) row[chunk] = kNever;
+      kernels::keep_larger(row, n_chunks, -kernels::log_sum_exp(row, n_chunks), worth);  // a NaN is worth nothing
     }
   }
-  for (const int32_t chunk : excluded) worth[chunk] = -1;
-  float bound = 0;  // chunks above it are chosen, and the first ones at it
-  size_t at_bound = n;
-  if (!all) {
-    bound = kernels::nth_largest(worth, n_chunks, n);
-    at_bound = n - kernels::count_larger(worth, n_chunks, bound);
-  }
-  constexpr size_t kRun = 64;  // runs without one are passed over
-  const float below = std::nextafter(bound, -1.0f);
-  for (size_t begin = 0; begin < n_chunks && out.size() < n; begin += kRun) {
-    const size_t end = std::min(n_chunks, begin + kRun);
-    if (kernels::count_larger(worth + begin, end - begin, below) == 0) continue;
-    for (size_t i = begin; i < end && out.size() < n; ++i) {
-      if (worth[i] < bound || (worth[i] == bound && at_bound == 0)) continue;
-      if (worth[i] == bound) --at_bound;
-      out.push_back(static_cast<int32_t>(i));
+  for (const int32_t chunk : excluded) worth[chunk] = kNever;
+  const float bound = kernels::nth_largest(worth, n_chunks, n);
+  std::vector<uint32_t> found(n_chunks + kernels::kFindRoom);
+  found.resize(kernels::find_at_least(worth, n_chunks, bound, found.data()));
+  size_t too_many = found.size() - n;  // of those at the bound the last ones
+  out.resize(n);
+  for (size_t i = found.size(), to = n; i-- > 0;) {
+    if (too_many > 0 && worth[found[i]] == bound) {
+      --too_many;
+    } else {
+      out[--to] = static_cast<int32_t>(found[i]);
     }
   }
 }
 
 void Landmarks::save(uint64_t first, uint64_t n, StateWriter& out) const {
-  for (size_t head = 0; head < heads_.size(); ++head) out.write({at(first, head), n * row_bytes_});
+  assert(first % kLanes == 0);
+  for (size_t head = 0; head < heads_.size(); ++head)
+    out.write({matrix(first / kLanes, head), div_up<uint64_t>(n, kLanes) * matrix_.bytes()});
 }
 
 void Landmarks::load(uint64_t first, uint64_t n, StateReader& in) {
-  for (size_t head = 0; head < heads_.size(); ++head) in.copy_to(at(first, head), n * row_bytes_);
+  assert(first % kLanes == 0);
+  for (size_t head = 0; head < heads_.size(); ++head)
+    in.copy_to(matrix(first / kLanes, head), div_up<uint64_t>(n, kLanes) * matrix_.bytes());
 }
 
 void Landmarks::copy_from(const Landmarks& other, uint64_t n_chunks) {
-  for (size_t head = 0; head < heads_.size(); ++head)
-    std::memcpy(at(0, head), other.at(0, head), n_chunks * row_bytes_);
+  const size_t bytes = div_up<size_t>(n_chunks, kLanes) * matrix_.bytes();
+  for (size_t head = 0; head < heads_.size(); ++head) std::memcpy(matrix(0, head), other.matrix(0, head), bytes);
 }
 
 }  // namespace mneme

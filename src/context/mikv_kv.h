@@ -39,6 +39,7 @@ class MikvKv : public KvLayer {
 
   void reserve(size_t n_tokens) override;
   void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) override;
+  bool needs_queries() const override { return true; }
 
   uint64_t bytes() const override;
   int64_t n_tokens() const override { return n_tokens_; }

@@ -33,6 +33,7 @@ class RemoteKv : public KvLayer {
 
   void reserve(size_t n_tokens) override;
   void extend(const KvRows& rows, const KvQueries& queries, float* out, size_t out_stride) override;
+  bool needs_queries() const override { return true; }
 
   uint64_t bytes() const override { return 0; }
   int64_t n_tokens() const override { return n_tokens_; }

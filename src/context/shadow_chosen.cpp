@@ -9,6 +9,7 @@
 #include "context/attention_spans.h"
 #include "context/shadow_kv.h"
 #include "context/shadow_sizes.h"
+#include "kernels/prefetch.h"
 #include "kernels/vector_ops.h"
 
 namespace mneme {
@@ -39,36 +40,45 @@ void ShadowKv::attend_generated(const KvQueries& queries, size_t token, int64_t 
 void ShadowKv::choose(size_t head, const float* q, const KvQueries& how, Head& state) const {
   const size_t n_chunks = n_sealed_ * kBlockChunks;
   const size_t n = std::min<size_t>(sizes_->budget(n_sealed_), n_chunks - state.outlier_chunks.size());
-  landmarks_.choose(head, q, how.n_heads / shape_.n_kv_heads, how, n_chunks, state.outlier_chunks, n, state.scores,
-                    state.chosen);
+  landmarks_.choose(head, q, how.n_heads / shape_.n_kv_heads, how, n_chunks, state.outlier_chunks, n, state.chosen);
 }
 
-/// Gives every chosen chunk a slot; those that were not resident are listed as missing.
+/// Gives every chosen chunk a slot; those that were not resident are listed as missing. They take slots that were never
+/// used, then those of the chunks that were chosen longest ago.
 void ShadowKv::find_places(Head& state) const {
-  std::vector<Slot> kept, unwanted;
+  const auto before = [](const Slot& a, const Slot& b) { return a.chunk < b.chunk; };
+  const uint32_t now = ++state.n_chosen;
   state.missing.clear();
   size_t next = 0;
-  const auto miss_until = [&](int64_t chunk) {
-    for (; next < state.chosen.size() && state.chosen[next] < chunk; ++next)
-      state.missing.push_back({state.chosen[next], 0});
-  };
-  for (const Slot& slot : state.resident) {
-    miss_until(slot.chunk);
-    const bool wanted = next < state.chosen.size() && state.chosen[next] == slot.chunk;
-    next += wanted ? 1 : 0;
-    (wanted ? kept : unwanted).push_back(slot);
+  for (const int32_t chunk : state.chosen) {
+    while (next < state.resident.size() && state.resident[next].chunk < chunk) ++next;
+    if (next < state.resident.size() && state.resident[next].chunk == chunk) {
+      state.resident[next].wanted = now;
+    } else {
+      state.missing.push_back({chunk, 0, now});
+    }
   }
-  miss_until(std::numeric_limits<int64_t>::max());
-  // Slots that were never used first, then those of chunks that nobody wants now; there are as many as may be chosen.
+  const auto n_unused = sizes_->slots(n_sealed_) - state.resident.size();
   auto unused = static_cast<uint32_t>(state.resident.size());
-  const uint64_t n_slots = sizes_->budget(n_sealed_);
-  size_t evicted = 0;
-  for (Slot& slot : state.missing) slot.slot = unused < n_slots ? unused++ : unwanted[evicted++].slot;
-  std::vector<Slot> resident = std::move(kept);
-  resident.insert(resident.end(), unwanted.begin() + static_cast<long>(evicted), unwanted.end());
-  resident.insert(resident.end(), state.missing.begin(), state.missing.end());
-  std::sort(resident.begin(), resident.end(), [](const Slot& a, const Slot& b) { return a.chunk < b.chunk; });
-  state.resident = std::move(resident);
+  if (state.missing.size() > n_unused) {
+    const size_t n_evicted = state.missing.size() - n_unused;
+    std::vector<Slot> old;
+    for (const Slot& slot : state.resident) {
+      if (slot.wanted != now) old.push_back(slot);
+    }
+    const auto last = old.begin() + static_cast<std::ptrdiff_t>(n_evicted) - 1;
+    const auto longer_ago = [](const Slot& a, const Slot& b) {
+      return a.wanted < b.wanted || (a.wanted == b.wanted && a.chunk < b.chunk);
+    };
+    std::nth_element(old.begin(), last, old.end(), longer_ago);
+    const Slot newest = *last;
+    std::erase_if(state.resident, [&](const Slot& slot) { return slot.wanted != now && !longer_ago(newest, slot); });
+    for (size_t i = 0; i < n_evicted; ++i) state.missing[n_unused + i].slot = old[i].slot;
+  }
+  for (size_t i = 0; i < std::min<size_t>(n_unused, state.missing.size()); ++i) state.missing[i].slot = unused++;
+  const auto n_kept = static_cast<std::ptrdiff_t>(state.resident.size());
+  state.resident.insert(state.resident.end(), state.missing.begin(), state.missing.end());
+  std::inplace_merge(state.resident.begin(), state.resident.begin() + n_kept, state.resident.end(), before);
 }
 
 /// Values of missing chunks, from memory.
@@ -205,6 +215,9 @@ void ShadowKv::attend_chosen(size_t head, const KvQueries& queries, size_t token
       const std::byte* const from = pairs[begin + i];
       std::memcpy(keys.data() + i * kChunk * key_row, from, kChunk * key_row);
       std::memcpy(values.data() + i * kChunk * value_row, from + kChunk * key_row, kChunk * value_row);
+      if (begin + kBlockChunks + i < pairs.size()) {
+        kernels::prefetch_bytes(pairs[begin + kBlockChunks + i], pair_bytes_);
+      }
     }
     const std::vector<uint32_t> none(group, 0), all(group, static_cast<uint32_t>(n * kChunk));
     kernels::attend(q, {keys.data(), values.data(), key_row, value_row, DType::kF16, none.data(), all.data()}, result);

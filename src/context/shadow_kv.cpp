@@ -56,7 +56,7 @@ ShadowKv::ShadowKv(const KvShape& shape, const KvChoices& choices, uint64_t max_
   };
   keys_ = buffer(sizes_->keys(most), "low-rank keys");
   outliers_ = buffer(sizes_->pairs(sizes_->outliers(most)), "outlier chunks");
-  slots_ = buffer(sizes_->pairs(sizes_->budget(most)), "chosen chunks");
+  slots_ = buffer(sizes_->pairs(sizes_->slots(most)), "chosen chunks");
   values_ = std::make_unique<ValueTier>(sizes_->value_bytes, most, choices.shadow->on_disk, ledger);
 }
 
@@ -77,7 +77,7 @@ void ShadowKv::make_room(uint64_t n_blocks) {
   try {
     keys_.grow_to(sizes_->keys(n_blocks));
     outliers_.grow_to(sizes_->pairs(sizes_->outliers(n_blocks)));
-    slots_.grow_to(sizes_->pairs(sizes_->budget(n_blocks)));
+    slots_.grow_to(sizes_->pairs(sizes_->slots(n_blocks)));
     landmarks_.grow_to(n_blocks * kBlockChunks);
     values_->grow_to(n_blocks);
   } catch (...) {

@@ -19,12 +19,14 @@ namespace mneme {
 /// over a few chunks of 8 tokens that are chosen for each of them.
 ///
 /// The newest `residual` to residual + 63 tokens are f16 in a tail. Older ones are sealed in blocks of 64:
-///   keys       features z = k B^T, [rank] f16, of the keys of all C = kv heads * key_dim channels before RoPE; B
-///   [rank, C] landmarks  one vector a chunk and head (landmarks.h), of the keys after RoPE values     f16 in a
-///   ValueTier, [block][head][64][value_dim] outliers   the chunks whose keys are least alike, per head; exact keys
-///   (after RoPE) and values stay in memory slots      keys (rebuilt, after RoPE) and values of the chunks that were
-///   chosen last, per head; misses alone are
-///              fetched and rebuilt, the first while the second runs
+///
+///   - keys: features z = k B^T, [rank] f16, of the keys of all C = kv heads * key_dim channels before RoPE; B is
+///     [rank, C]
+///   - landmarks: one vector a chunk and head (landmarks.h), of the keys after RoPE
+///   - values: f16 in a ValueTier, [block][head][64][value_dim]
+///   - outliers: the chunks whose keys are least alike, per head; exact keys (after RoPE) and values stay in memory
+///   - slots: keys (rebuilt, after RoPE) and values of the chunks that were chosen last, per head, twice as many as a
+///     token may choose; misses alone are fetched and rebuilt, the first while the second runs
 ///
 /// Given tokens attend to everything: values of all blocks pass through a panel of memory. Generated tokens attend to
 /// the outliers, to the chosen chunks and to the tail.
@@ -72,15 +74,16 @@ class ShadowKv : public StreamedKv {
   struct Slot {
     int32_t chunk;
     uint32_t slot;
+    uint32_t wanted;  ///< Head::n_chosen when the chunk was chosen last.
   };
   /// Of one kv head.
   struct Head {
     std::vector<Outlier> outliers;        ///< Entry i lies at place i of the outliers' memory.
     std::vector<int32_t> outlier_chunks;  ///< Ascending.
     std::vector<Slot> resident;           ///< Ascending by chunk.
+    uint32_t n_chosen = 0;                ///< Times that chunks were chosen.
     std::vector<int32_t> chosen;          ///< By the token at hand, ascending.
     std::vector<Slot> missing;
-    std::vector<float> scores;
   };
 
   static SealRhythm rhythm_of(const KvChoices& choices);

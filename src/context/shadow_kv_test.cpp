@@ -188,13 +188,13 @@ TEST(ShadowKv, BytesAreThoseOfTheSpecAndTheFormula) {
       EXPECT_EQ(ledger.used(Tier::kRam, Tag::kScratch), 0u);
     }
   }
-  // 8 heads of 128 and 64 Ki tokens, values on disk: features, basis, landmarks, and exact rows of tail, slots and
-  // outliers.
+  // 8 heads of 128 and 64 Ki tokens, values on disk: features, basis, landmarks of 8 bits with 4 bytes for 64 channels,
+  // and exact rows of tail, slots (twice the budget) and outliers.
   const KvShape large{8, 128, 128, 0};
   const uint64_t tokens = 65536, sealed = tokens - 64;
   const StateSpec on_disk = KvPolicy::parse("shadowkv:rank=160,budget=1024,values=disk").spec(large, tokens, 512);
-  const uint64_t formula = sealed * 160 * 2 + 160 * 1024 * 4 + sealed / 8 * 1024 * 2 +
-                           2 * 1024 * 2 * (128 + 1024 + 24 * 8) + 64 * 1024 * 2;  // one block of values on its way
+  const uint64_t formula = sealed * 160 * 2 + 160 * 1024 * 4 + sealed / 8 * (1024 + 1024 / 64 * 4) +
+                           2 * 1024 * 2 * (128 + 2 * 1024 + 24 * 8) + 64 * 1024 * 2;  // one block of values on its way
   EXPECT_NEAR(static_cast<double>(on_disk.bytes(tokens)), static_cast<double>(formula), 10 * 4096);
   const double plain = static_cast<double>(KvPolicy::parse("f16").spec(large, tokens, 512).bytes(tokens));
   EXPECT_GT(plain / static_cast<double>(on_disk.bytes(tokens)), 6);
@@ -203,7 +203,8 @@ TEST(ShadowKv, BytesAreThoseOfTheSpecAndTheFormula) {
 // What the paper observes of trained models, on generated hidden states.
 TEST(ShadowKv, KeysHaveFewDirectionsBeforeRope) {
   const KvShape shape{2, 128, 128, 0};
-  const KvExample example = hidden_state_example(shape, 2, 1280, 1, 0.9f), other = hidden_state_example(shape, 2, 256, 77, 0.9f);
+  const KvExample example = hidden_state_example(shape, 2, 1280, 1, 0.9f),
+                  other = hidden_state_example(shape, 2, 256, 77, 0.9f);
   const auto error = [&](const std::vector<float>& fitted, size_t n, const std::vector<float>& measured, size_t first,
                          size_t m) {
     SecondMoments fit(256), test(256);
@@ -290,6 +291,33 @@ TEST(ShadowKv, NeighbouringQueriesFindTheirChunksInMemory) {
   generate(example, *store, 600, 1);
   EXPECT_EQ(store->fetches().resident, 2u * 8u);
   EXPECT_EQ(store->fetches().bytes, once.bytes);
+}
+
+// There are slots for twice the budget, and what was wanted longest ago goes first.
+TEST(ShadowKv, SlotsKeepWhatTheLastTwoQueriesChose) {
+  const KvExample example = hidden_state_example(kShape, 4, 700, 6);
+  Ledger ledger;
+  const auto store = make(kSmall, kShape, ledger);
+  for (size_t first = 0; first < 600; first += 100) example.feed(*store, first, 100);
+  /// Chunks that a query of its own, number i, does not find.
+  const auto missed = [&](uint64_t i) {
+    KvExample next = example;
+    PhiloxStream random(100 + i);
+    for (float& x : next.q) x = 3 * random.next_normal();
+    const FetchCounts before = store->fetches();
+    generate(next, *store, 600, 1);
+    EXPECT_TRUE(store->truncate(600));
+    FetchCounts step = store->fetches();
+    step -= before;
+    EXPECT_EQ(step.wanted, 2u * 8u);
+    return step.wanted - step.resident;
+  };
+  EXPECT_EQ(missed(1), 2u * 8u);
+  EXPECT_GT(missed(2), 0u);
+  EXPECT_EQ(missed(1), 0u);
+  EXPECT_GT(missed(3), 0u);
+  EXPECT_EQ(missed(1), 0u) << "number 2 had to go";
+  EXPECT_GT(missed(2), 0u);
 }
 
 TEST(ShadowKv, AFileThatCannotBeReadIsNamed) {

@@ -11,6 +11,9 @@ namespace mneme {
 
 /// Bytes and counts of a ShadowKv as functions of its sealed blocks.
 struct ShadowKv::Sizes {
+  /// Slots for so many budgets: what the last queries chose is often wanted again.
+  static constexpr uint64_t kSlotsOfBudget = 2;
+
   KvShape shape;
   KvChoices::Shadow choices;
   FeatureMap map;
@@ -31,6 +34,8 @@ struct ShadowKv::Sizes {
   uint64_t sealed(uint64_t tokens) const { return rhythm.sealed(tokens); }
   /// Chunks that a generated token may choose a head, all that there are at most.
   uint64_t budget(uint64_t blocks) const { return std::min(blocks * kBlockChunks, wish(blocks)); }
+  /// Chunks a head that are kept rebuilt.
+  uint64_t slots(uint64_t blocks) const { return std::min(blocks * kBlockChunks, kSlotsOfBudget * wish(blocks)); }
   /// Chunks a head that stay exact.
   uint64_t outliers(uint64_t blocks) const {
     constexpr uint64_t kUnit = 1024 / kChunk;
@@ -47,7 +52,7 @@ struct ShadowKv::Sizes {
     return OpenTail::reserved_bytes(shape, tail_tokens) + pages(keys(blocks)) +
            Landmarks::reserved_bytes(shape, blocks * kBlockChunks) +
            ValueTier::memory_bytes(value_bytes, blocks, choices.on_disk) + pages(pairs(outliers(blocks))) +
-           pages(pairs(budget(blocks)));
+           pages(pairs(slots(blocks)));
   }
 
   uint64_t panel_key_bytes(uint64_t blocks) const { return blocks * kBlock * map.channels * 2; }

@@ -1,9 +1,11 @@
 #include "eval/repeated_context.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/error.h"
 #include "base/philox.h"
+#include "eval/drawn_context.h"
 
 namespace mneme {
 namespace {
@@ -21,13 +23,22 @@ void compute(Engine& engine, SequenceState& state, uint32_t n) {
   if (n > 0) engine.run(state, random_tokens(engine.model(), n), [](size_t, size_t, const float*) {});
 }
 
-/// What a text leaves in a state.
+/// What a text leaves in a state that consists of pages from the first token on.
 struct Text {
   std::vector<std::vector<std::byte>> first_pages;  ///< Of every layer; empty for layers without a state.
   uint32_t n_open = 0;  ///< Tokens behind the last page, of the layer with the fewest pages.
 };
 
-Text compute_text(Engine& engine, uint32_t n_tokens) {
+/// Whether a state may consist of pages from the first token on, before there are any.
+bool may_be_pages(const SequenceState& state) {
+  for (size_t i = 0; i < state.n_layers(); ++i) {
+    if (state.layer(i) != nullptr && state.layer(i)->first_page(int64_t{1} << 30) > 0) return false;
+  }
+  return true;
+}
+
+/// Nothing when the state does not.
+std::optional<Text> compute_text(Engine& engine, uint32_t n_tokens) {
   const std::unique_ptr<SequenceState> state = engine.make_state();
   compute(engine, *state, n_tokens);
   Text text;
@@ -35,11 +46,7 @@ Text compute_text(Engine& engine, uint32_t n_tokens) {
     Bytes page;
     if (layer != nullptr) {
       const PageRange sealed = layer->sealed_pages();
-      if (sealed.begin > 0 || sealed.end == 0 || layer->first_page(int64_t{1} << 30) > 0) {
-        fail(ErrorCode::kUnsupported,
-             "[repeat context] expected a state of pages from the first token on, found one that is not; compute the "
-             "context");
-      }
+      if (sealed.begin > 0 || sealed.end == 0) return std::nullopt;
       layer->save_page(0, page);
       text.n_open = std::max(text.n_open, n_tokens - static_cast<uint32_t>(sealed.end * kPageTokens));
     }
@@ -59,18 +66,20 @@ std::vector<TokenId> random_tokens(const Model& model, size_t n) {
 
 void repeat_context(Engine& engine, SequenceState& state, uint32_t n_tokens) {
   if (n_tokens <= 2 * kTextTokens) return compute(engine, state, n_tokens);
+  if (!may_be_pages(state)) return draw_context(engine, state, n_tokens);
   // As far from the end of a page as the whole: as many tokens are open behind the last one.
-  const Text text = compute_text(engine, kTextTokens + n_tokens % kPageTokens);
-  const int64_t n_pages = (n_tokens - text.n_open) / kPageTokens;
+  const std::optional<Text> text = compute_text(engine, kTextTokens + n_tokens % kPageTokens);
+  if (!text) return draw_context(engine, state, n_tokens);
+  const int64_t n_pages = (n_tokens - text->n_open) / kPageTokens;
   const std::vector<LayerState*> layers = state.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     for (int64_t page = 0; layers[i] != nullptr && page < n_pages; ++page) {
-      StateReader in(text.first_pages[i], "repeated page");
+      StateReader in(text->first_pages[i], "repeated page");
       layers[i]->load_page(page, in);
     }
   }
   state.advance(n_pages * kPageTokens);
-  compute(engine, state, text.n_open);
+  compute(engine, state, text->n_open);
 }
 
 std::unique_ptr<SequenceState> separate_copy(const Engine& engine, const SequenceState& state) {

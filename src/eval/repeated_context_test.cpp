@@ -2,11 +2,14 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "base/test_data.h"
 #include "base/test_error.h"
 #include "engine/engine.h"
+#include "eval/drawn_context.h"
 #include "eval/speed.h"
 
 namespace mneme {
@@ -98,11 +101,69 @@ TEST(RepeatedContext, ComputesOnlyWhatLiesInNoPage) {
   }
 }
 
-TEST(RepeatedContext, RefusesStatesWithoutPages) {
+TEST(RepeatedContext, DrawsTokensWhereThereAreNoPagesToCopy) {
+  for (const char* kv : {"shadowkv:rank=64,budget=256", "shadowkv:rank=64,budget=256,values=disk",
+                         "window:recent=512,sink=8", "minicache+kivi:4"}) {
+    SCOPED_TRACE(kv);
+    Ledger ledger;
+    const auto engine = pocket(ledger, kv);
+    constexpr uint32_t kTokens = 2200;
+    const auto drawn = engine->make_state(), again = engine->make_state(), computed = engine->make_state();
+    repeat_context(*engine, *drawn, kTokens);
+    repeat_context(*engine, *again, kTokens);
+    engine->run(*computed, random_tokens(engine->model(), kTokens), [](size_t, size_t, const float*) {});
+    EXPECT_EQ(drawn->n_tokens(), kTokens);
+    EXPECT_EQ(drawn->bytes(), computed->bytes());
+    for (size_t i = 0; i < drawn->n_layers(); ++i) EXPECT_EQ(drawn->layer(i)->n_tokens(), kTokens);
+    EXPECT_EQ(logits_behind(*engine, *drawn), logits_behind(*engine, *again)) << "the same for a model every time";
+    EXPECT_TRUE(drawn->truncate(kTokens)) << "and back to there";
+  }
+}
+
+/// Keeps what a state saves.
+class Bytes : public StateWriter {
+ public:
+  void write(std::span<const std::byte> bytes) override { data.insert(data.end(), bytes.begin(), bytes.end()); }
+  std::vector<std::byte> data;
+};
+
+// f16 keeps rows apart by head, [256, dim] keys and then values, so that values of drawn tokens can be looked for.
+TEST(DrawnContext, TokensAreThoseOfTheTextAndNotInItsOrder) {
   Ledger ledger;
-  const auto engine = pocket(ledger, "h2o");
-  const auto state = engine->make_state();
-  EXPECT_THAT(error_of([&] { repeat_context(*engine, *state, 2200); }), ::testing::HasSubstr("compute the context"));
+  const auto engine = pocket(ledger, "f16");
+  const auto drawn = engine->make_state(), text = engine->make_state();
+  draw_context(*engine, *drawn, 2048);
+  engine->run(*text, random_tokens(engine->model(), 1024), [](size_t, size_t, const float*) {});
+  std::vector<ptrdiff_t> places;  // in the text, of the first drawn token
+  for (const size_t layer : {size_t{0}, drawn->n_layers() - 1}) {
+    const KvShape shape = engine->model().blocks[layer].mixer->kv_shape().value();
+    const size_t row = size_t{shape.value_dim} * 2;
+    const auto last_values = [&](const SequenceState& state, int64_t page) {  // of the last head
+      Bytes bytes;
+      state.layer(layer)->save_page(page, bytes);
+      std::vector<std::string> rows;
+      const auto* const begin = reinterpret_cast<const char*>(bytes.data.data() + bytes.data.size() - 256 * row);
+      for (size_t t = 0; t < 256; ++t) rows.emplace_back(begin + t * row, row);
+      return rows;
+    };
+    const std::vector<std::string> known = last_values(*text, 3);
+    EXPECT_EQ(last_values(*drawn, 3), known) << "the text itself";
+    const std::vector<std::string> fifth = last_values(*drawn, 4), sixth = last_values(*drawn, 5);
+    for (const std::string& value : fifth) EXPECT_NE(std::find(known.begin(), known.end(), value), known.end());
+    EXPECT_NE(fifth, known);
+    EXPECT_NE(fifth, sixth);
+    places.push_back(std::find(known.begin(), known.end(), fifth[0]) - known.begin());
+  }
+  EXPECT_EQ(places[0], places[1]) << "the same token in all layers";
+}
+
+TEST(DrawnContext, RefusesStoresThatNeedQueries) {
+  for (const char* kv : {"h2o", "mikv"}) {
+    Ledger ledger;
+    const auto engine = pocket(ledger, kv);
+    const auto state = engine->make_state();
+    EXPECT_THAT(error_of([&] { repeat_context(*engine, *state, 2200); }), ::testing::HasSubstr("compute the context"));
+  }
 }
 
 TEST(RepeatedContext, MeasuresSpeed) {

@@ -84,6 +84,9 @@ SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
   const Model& model = engine.model();
   const size_t n_sequences = engine.plan().n_sequences;
   const std::vector<std::unique_ptr<SequenceState>> states = filled_states(engine, options);
+  // Each repetition begins with other tokens: a store that keeps what it chose last would find it all.
+  const std::vector<TokenId> beginnings = random_tokens(model, n_sequences * (size_t{options.repetitions} + 1));
+  size_t n_begun = 0;
   std::vector<TokenId> tokens(n_sequences);
   std::vector<int32_t> positions(n_sequences);
   std::vector<SequenceSlice> slices;
@@ -99,7 +102,8 @@ SpeedResult decode_speed(Engine& engine, const SpeedOptions& options) {
           if (!state->truncate(options.depth))
             fail(ErrorCode::kUnsupported, "[bench] this model's state cannot go back");
         }
-        tokens = random_tokens(model, n_sequences);
+        std::copy_n(beginnings.begin() + static_cast<std::ptrdiff_t>(n_begun), n_sequences, tokens.begin());
+        n_begun += n_sequences;
       },
       [&] {
         for (uint32_t i = 0; i < options.n_tokens; ++i) {

@@ -12,7 +12,7 @@ struct SpeedOptions {
   uint32_t n_tokens = 64;    ///< Tokens decoded, or read as a prompt, in one repetition.
   uint32_t depth = 0;        ///< Tokens in the context before the measurement starts.
   uint32_t repetitions = 5;  ///< Counted ones, after one that is not.
-  bool repeat_page = false;  ///< Decoding: the context before is one page again and again (repeated_context.h).
+  bool repeat_page = false;  ///< Decoding: the context before is made of one page's tokens (repeated_context.h).
 };
 
 struct SpeedResult {

@@ -29,7 +29,7 @@ std::vector<float> values(size_t n) {
 }
 
 TEST(Selection, NthLargestIsThatOfTheSortedValues) {
-  for (const size_t n : {1, 2, 15, 16, 17, 100, 1000}) {
+  for (const size_t n : {1, 2, 15, 16, 17, 100, 1000, 1001}) {
     const std::vector<float> x = values(n);
     std::vector<float> sorted = x;
     std::sort(sorted.begin(), sorted.end(), std::greater<>());
@@ -47,9 +47,44 @@ TEST(Selection, CountsAndKeepsLarger) {
                 static_cast<size_t>(std::count_if(x.begin(), x.end(), [bound](float v) { return v > bound; })));
     }
     std::vector<float> want = y;
-    for (size_t i = 0; i < n; ++i) want[i] = x[i] > y[i] ? x[i] : y[i];
-    keep_larger(x.data(), n, y.data());
+    for (size_t i = 0; i < n; ++i) want[i] = x[i] - 2 > y[i] ? x[i] - 2 : y[i];
+    keep_larger(x.data(), n, -2, y.data());
     EXPECT_EQ(y, want);
+  }
+}
+
+TEST(Selection, FindsWhatReachesABound) {
+  for (const size_t n : {0, 1, 15, 16, 33, 200}) {
+    std::vector<float> x = values(n);
+    if (n > 1) x[n / 2] = kNan;
+    for (const float bound : {-kInf, -1.0f, 0.25f, 3.0f}) {
+      std::vector<uint32_t> found(n + kFindRoom), want;
+      found.resize(find_at_least(x.data(), n, bound, found.data()));
+      for (size_t i = 0; i < n; ++i) {
+        if (x[i] >= bound) want.push_back(static_cast<uint32_t>(i));
+      }
+      EXPECT_EQ(found, want);
+    }
+  }
+}
+
+TEST(Selection, LogSumExpIsThatOfDoubles) {
+  for (const size_t n : {1, 2, 15, 16, 33, 1000}) {
+    PhiloxStream random(n);
+    std::vector<float> x(n);
+    for (float& v : x) v = 5 * random.next_normal();
+    double sum = 0;
+    for (const float v : x) sum += std::exp(static_cast<double>(v));
+    EXPECT_NEAR(log_sum_exp(x.data(), n), std::log(sum), 2e-6 * std::max(1.0, std::abs(std::log(sum))));
+    std::vector<float> far = x;
+    for (float& v : far) v += 1000;
+    EXPECT_NEAR(log_sum_exp(far.data(), n), 1000 + std::log(sum), 2e-4) << "nothing overflows";
+    x[n / 2] = -kInf;
+    EXPECT_EQ(std::isfinite(log_sum_exp(x.data(), n)), n > 1);
+    x[n / 2] = kNan;
+    EXPECT_TRUE(std::isnan(log_sum_exp(x.data(), n)));
+    x.assign(n, -kInf);
+    EXPECT_EQ(log_sum_exp(x.data(), n), -kInf);
   }
 }
 

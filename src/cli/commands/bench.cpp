@@ -85,7 +85,8 @@ void add_model_bench(CLI::App& parent, GlobalOptions& global, bool decode) {
   command->add_option("-d,--depth", options->speed.depth, "Tokens in the context before")->capture_default_str();
   if (decode) {
     command->add_flag("--repeat-page", options->speed.repeat_page,
-                      "Fill the depth with copies of one page: at once, and as fast to decode behind");
+                      "Fill the depth with copies of one page, or, in a form without pages to copy, with its tokens in "
+                      "random order: in seconds, and as fast to decode behind");
   }
   command->add_option("-r,--repetitions", options->speed.repetitions, "Repetitions after the warm-up")
       ->capture_default_str();
