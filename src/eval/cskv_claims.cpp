@@ -7,10 +7,12 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 
 #include "base/philox.h"
 #include "context/kv_policy.h"
+#include "engine/kv_fit.h"
 #include "eval/kv_choice.h"
 #include "eval/kv_quality.h"
 #include "eval/kv_ranks.h"
@@ -56,8 +58,16 @@ class Pocket {
   std::span<const TokenId> scored_text() const { return std::span(text_).subspan(kFittedWindows * kWindow); }
 
   std::shared_ptr<const KvBases> fit(const KvPolicy& policy) {
-    return fit_policy_bases(*engine_, fitted_text(), policy,
-                            [](const std::string&, const char*, uint64_t, uint64_t) {});
+    return fit_kv_bases(*engine_, fitted_text(), policy, [](uint64_t, uint64_t) {});
+  }
+
+  /// Bases of measured ranks. A fifth and a half are measured at the same ones, which is done once.
+  std::shared_ptr<const KvBases> fit_measured(const KvPolicy& policy) {
+    const auto none = [](uint64_t, uint64_t) {};
+    const auto moments = collect_kv_moments(*engine_, fitted_text(), none);
+    if (!curves_) curves_ = measure_ranks(*engine_, fitted_text(), policy, *moments, none);
+    const std::vector<KvRanks> ranks = choose_ranks(engine_->model(), policy, *curves_);
+    return fit_kv_bases(engine_->model(), *moments, policy, ranks);
   }
 
   /// Of the perplexity with f16, how many times that with `bases`.
@@ -70,7 +80,10 @@ class Pocket {
         measure_kv_quality(*engine_, scored_text(), {&policy, 1}, options, [](uint64_t, uint64_t) {}).front();
     return q.perplexity / q.plain_perplexity;
   }
-  double fitted_ratio(const std::string& name) { return perplexity_ratio(name, fit(KvPolicy::parse(name))); }
+  double fitted_ratio(const std::string& name) {
+    const KvPolicy policy = KvPolicy::parse(name);
+    return perplexity_ratio(name, policy.choices().features->measured ? fit_measured(policy) : fit(policy));
+  }
 
   /// Bases of the ranks of `policy` that have seen no text: those of the projections' singular vectors, which a text of
   /// hidden states without any direction would give.
@@ -149,6 +162,7 @@ class Pocket {
   Ledger ledger_;
   std::unique_ptr<Engine> engine_;
   std::vector<TokenId> text_;
+  std::optional<RankCurves> curves_;
 };
 
 Pocket& pocket() {

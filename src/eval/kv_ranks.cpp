@@ -9,6 +9,7 @@
 #include "context/cskv_kv.h"
 #include "engine/kv_fit.h"
 #include "eval/kv_quality.h"
+#include "kernels/coded_attention.h"
 #include "weights/bit_allocation.h"
 
 namespace mneme {
@@ -56,12 +57,12 @@ KvPolicy alone(const KvPolicy& policy, size_t n_layers, size_t layer, const Dire
   return out;
 }
 
-/// Ranks that a side may get: from the smallest measured one to all channels, and the equal one.
+/// Ranks that a side may get: from the smallest measured one to the largest, and the equal one, which lies between.
 std::vector<size_t> possible_ranks(const RankCurve& curve, size_t equal) {
-  const size_t channels = curve.ranks.back();
-  const size_t step = kRankStep * std::max<size_t>(1, div_up(channels, kRankStep * kMostSteps));
-  std::vector<size_t> ranks = {equal, channels};
-  for (size_t rank = round_up(curve.ranks.front(), step); rank < channels; rank += step) ranks.push_back(rank);
+  const size_t most = curve.ranks.back();
+  const size_t step = kRankStep * std::max<size_t>(1, div_up(most, kRankStep * kMostSteps));
+  std::vector<size_t> ranks = {equal, most};
+  for (size_t rank = round_up(curve.ranks.front(), step); rank < most; rank += step) ranks.push_back(rank);
   std::sort(ranks.begin(), ranks.end());
   ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
   return ranks;
@@ -78,7 +79,7 @@ double RankCurve::at(size_t rank) const {
     if (rank >= ranks[i]) {
       const double along =
           static_cast<double>(std::min(rank, right_rank) - ranks[i]) / static_cast<double>(right_rank - ranks[i]);
-      return left + along * (right - left);
+      return right > 0 ? left * std::pow(right / left, along) : left + along * (right - left);
     }
     right = left;
     right_rank = ranks[i];
@@ -86,14 +87,14 @@ double RankCurve::at(size_t rank) const {
   return right;
 }
 
-std::vector<size_t> measured_ranks(size_t channels, float density) {
-  const double least = std::min(3.0 / 32, static_cast<double>(density) / 2);
+std::vector<size_t> measured_ranks(size_t channels, const KvChoices::Features& features) {
+  const double least = std::min(1.0 / 32, static_cast<double>(std::min(features.keys, features.values)) / 6);
+  const double most = std::max(0.75, (1 + static_cast<double>(std::max(features.keys, features.values))) / 2);
   std::vector<size_t> ranks;
-  for (const double times : {1.0, 2.0, 4.0, 20.0 / 3}) {
-    const auto rank = static_cast<size_t>(std::lround(least * times * static_cast<double>(channels)));
-    if (rank >= 1 && rank < channels && (ranks.empty() || rank > ranks.back())) ranks.push_back(rank);
+  for (const double share : {least, 3 * least, 6 * least, 12 * least, most}) {
+    const auto rank = static_cast<size_t>(std::lround(share * static_cast<double>(channels)));
+    if (rank >= 1 && (ranks.empty() || rank > ranks.back())) ranks.push_back(rank);
   }
-  ranks.push_back(channels);
   return ranks;
 }
 
@@ -119,7 +120,6 @@ RankCurves measure_ranks(Engine& engine, std::span<const TokenId> tokens, const 
         "seen behind a tail of {}, found {}; give more text (--kv-text), a smaller residual, or ranks=equal",
         least, kWindow, choices.residual, options.window);
   }
-  const float density = std::min(choices.features->keys, choices.features->values);
   const uint64_t passes = rank_passes(model);
   uint64_t done = 0;
   RankCurves curves;
@@ -132,10 +132,9 @@ RankCurves measure_ranks(Engine& engine, std::span<const TokenId> tokens, const 
     const size_t n_keys = of.keys->channels(), n_values = of.values->channels();
     RankCurve& key_curve = curves.layers[i].keys;
     RankCurve& value_curve = curves.layers[i].values;
-    key_curve.ranks = measured_ranks(n_keys, density);
-    value_curve.ranks = measured_ranks(n_values, density);
-    const auto most = [](const RankCurve& curve) { return curve.ranks.size() > 1 ? curve.ranks.end()[-2] : 0; };
-    const Directions keys(*of.keys, most(key_curve)), values(*of.values, most(value_curve));
+    key_curve.ranks = measured_ranks(n_keys, *choices.features);
+    value_curve.ranks = measured_ranks(n_values, *choices.features);
+    const Directions keys(*of.keys, key_curve.ranks.back()), values(*of.values, value_curve.ranks.back());
     const auto measure = [&](RankCurve& curve, auto&& ranks_at) {
       std::vector<KvPolicy> policies;
       for (const size_t rank : curve.ranks) {

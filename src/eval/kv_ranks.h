@@ -16,11 +16,11 @@ namespace mneme {
 
 /// What keeping the keys or the values of one layer in fewer features costs, everything else whole.
 struct RankCurve {
-  std::vector<size_t> ranks;   ///< Rising, the last all channels.
+  std::vector<size_t> ranks;   ///< Rising.
   std::vector<double> losses;  ///< Mean KL divergence from f16 in nats a token, one a rank.
 
-  /// Loss at any rank from the first to the last: straight lines between what was measured, where a rank counts as no
-  /// worse than any smaller one.
+  /// Loss at any rank from the first to the last: between two that were measured it falls by the same factor with each
+  /// feature, and a rank counts as no worse than any smaller one.
   double at(size_t rank) const;
 };
 
@@ -32,9 +32,11 @@ struct RankCurves {
   std::vector<Layer> layers;
 };
 
-/// Ranks at which a side of `channels` channels is measured for a density of `density`: five where there are as many,
-/// the smallest 3 of 32 channels or half of the density, the last all channels.
-std::vector<size_t> measured_ranks(size_t channels, float density);
+/// Ranks at which a side of `channels` channels is measured, rising: five where there are as many. The smallest is one
+/// of 32 channels, or a sixth of the density where that is less; the largest is three quarters, or half of the way from
+/// the density to all channels. All of them, which lose nothing, are no measure: the smallest change anywhere costs
+/// rounding that others then do not add to.
+std::vector<size_t> measured_ranks(size_t channels, const KvChoices::Features& features);
 
 /// Passes over the window that measure_ranks() makes.
 uint64_t rank_passes(const Model& model);

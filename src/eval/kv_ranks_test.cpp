@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -16,10 +17,10 @@
 namespace mneme {
 namespace {
 
-TEST(RankCurve, IsLinearBetweenMeasurementsAndNeverRises) {
+TEST(RankCurve, FallsEvenlyBetweenMeasurementsAndNeverRises) {
   const RankCurve curve{{8, 16, 32, 64}, {0.4, 0.1, 0.2, 0.0}};
   EXPECT_DOUBLE_EQ(curve.at(8), 0.4);
-  EXPECT_DOUBLE_EQ(curve.at(12), 0.3);
+  EXPECT_DOUBLE_EQ(curve.at(12), 0.4 * std::sqrt(0.5));
   EXPECT_DOUBLE_EQ(curve.at(16), 0.2);  // 32 measured 0.2, so 16 cannot be worth less
   EXPECT_DOUBLE_EQ(curve.at(32), 0.2);
   EXPECT_DOUBLE_EQ(curve.at(48), 0.1);
@@ -27,11 +28,13 @@ TEST(RankCurve, IsLinearBetweenMeasurementsAndNeverRises) {
   EXPECT_DOUBLE_EQ((RankCurve{{64}, {0.1}}.at(64)), 0.1);
 }
 
-TEST(MeasuredRanks, SpreadFromFewFeaturesToAllChannels) {
-  EXPECT_EQ(measured_ranks(128, 0.5f), (std::vector<size_t>{12, 24, 48, 80, 128}));
-  EXPECT_EQ(measured_ranks(128, 0.1f), (std::vector<size_t>{6, 13, 26, 43, 128}));
-  EXPECT_EQ(measured_ranks(8, 0.5f), (std::vector<size_t>{1, 2, 3, 5, 8}));
-  EXPECT_EQ(measured_ranks(2, 0.1f), (std::vector<size_t>{1, 2}));
+TEST(MeasuredRanks, SpreadAroundTheDensity) {
+  using Features = KvChoices::Features;
+  EXPECT_EQ(measured_ranks(128, Features{0.5f, 0.5f}), (std::vector<size_t>{4, 12, 24, 48, 96}));
+  EXPECT_EQ(measured_ranks(128, Features{0.1f, 0.1f}), (std::vector<size_t>{2, 6, 13, 26, 96}));
+  EXPECT_EQ(measured_ranks(128, Features{0.1f, 0.9f}), (std::vector<size_t>{2, 6, 13, 26, 122}));
+  EXPECT_EQ(measured_ranks(8, Features{0.5f, 0.5f}), (std::vector<size_t>{1, 2, 3, 6}));
+  EXPECT_EQ(measured_ranks(2, Features{0.1f, 1.0f}), (std::vector<size_t>{1, 2}));
 }
 
 /// The least loss by trying every combination.
@@ -90,7 +93,7 @@ class PocketRanks : public testing::Test {
   RankCurves curves(Height height) const {
     RankCurves out;
     out.layers.resize(engine_->model().blocks.size());
-    const auto curve = [](double h) { return RankCurve{{12, 24, 48, 80, 128}, {h, h / 2, h / 5, h / 20, 0}}; };
+    const auto curve = [](double h) { return RankCurve{{4, 12, 24, 48, 96}, {2 * h, h, h / 2, h / 5, h / 20}}; };
     for (size_t i = 0; i < out.layers.size(); ++i) {
       out.layers[i] = {curve(height(2 * i)), curve(height(2 * i + 1))};
     }
@@ -115,10 +118,10 @@ TEST_F(PocketRanks, SidesThatMatterMoreGetMoreAndAllGetTheBytesOfEqualOnes) {
   EXPECT_EQ(sum(alike), n * 2 * 32);
   const auto uneven = choose_ranks(model, kMeasured, curves([](size_t side) { return side == 3 ? 40.0 : 1.0; }));
   EXPECT_EQ(sum(uneven), n * 2 * 32);
-  EXPECT_GE(uneven[1].values, 80u);
+  EXPECT_GE(uneven[1].values, 72u);
   for (size_t i = 0; i < n; ++i) {
     EXPECT_LT(uneven[i].keys, uneven[1].values);
-    EXPECT_GE(uneven[i].keys, 12u);
+    EXPECT_GE(uneven[i].keys, 4u);
   }
   // Codes take whole vectors: their bytes count, not the features.
   const KvPolicy coded = KvPolicy::parse("cskv:0.25,ranks=measured+kivi:4");
