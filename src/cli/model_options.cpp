@@ -14,11 +14,13 @@ void ModelOptions::add_to(CLI::App& command, bool with_sequences) {
                      "Memory limit of the whole process, e.g. 2G (default: all of the machine's)");
   command.add_option("-c,--context", context, "Tokens of context, e.g. 8k (default: as trained, or as many as fit)");
   command
-      .add_option("--kv", kv,
-                  "How keys and values are kept: f16, bf16, f32, kivi:2|4, token:4, bfp:4, think:0.5 (also +kivi:4), "
-                  "mikv, h2o, "
-                  "window:2048, shadowkv:budget=1.5%,values=disk, cskv:0.25, instinfer:density=1/8; auto: the smallest "
-                  "within --kv-bound (docs/context.md)")
+      .add_option(
+          "--kv", kv,
+          "How keys and values are kept: f16, bf16, f32, kivi:2|4, token:4, bfp:4, think:0.5 (also +kivi:4), "
+          "mikv, h2o, "
+          "window:2048, shadowkv:budget=1.5%,values=disk, cskv:0.25 (also ,ranks=measured), instinfer:density=1/8; "
+          "auto: the smallest "
+          "within --kv-bound (docs/context.md)")
       ->capture_default_str();
   command.add_option("--kv-bound", kv_bound, "With --kv auto: most KL divergence from f16, in nats a token")
       ->capture_default_str()
@@ -55,7 +57,7 @@ PlanRequest ModelOptions::request(bool to_run) const {
   if (!context.empty()) request.context = parse_token_count(context);
   if (batch > 0) request.batch = batch;
   request.kv = KvPolicy::parse(kv == "auto" ? resolve_kv_auto(kv_auto()) : kv);
-  if (to_run) give_bases(request.kv, kv_auto());
+  to_run ? give_bases(request.kv, kv_auto()) : recall_bases(request.kv, kv_auto());
   request.n_sequences = sequences;
   request.pack = !no_pack;
   for (const std::string& adapter : adapters) request.adapters.push_back(AdapterChoice::parse(adapter));

@@ -36,6 +36,14 @@ size_t rank_of(float density, size_t n_heads, size_t dim) {
   return n_heads * a_head;
 }
 
+CodedMatrix coded_keys(const KvChoices& choices, size_t rank) {
+  return CodedMatrix(choices.keys.format, kBlockTokens, rank);
+}
+
+CodedMatrix coded_values(const KvChoices& choices, size_t rank) {
+  return CodedMatrix(choices.values.format, rank, kBlockTokens);
+}
+
 }  // namespace
 
 struct CskvKv::Layout {
@@ -43,52 +51,81 @@ struct CskvKv::Layout {
   bool keys_coded, values_coded;
   CodedMatrix keys, values;  ///< [64 tokens, r_k], [r_v, 64 tokens].
   size_t key_bytes, value_bytes, block_bytes;
+
+  Layout(const KvShape& shape, const KvChoices& choices, const KvRanks& ranks)
+      : key_map{size_t{shape.n_kv_heads} * shape.key_dim, ranks.keys},
+        value_map{size_t{shape.n_kv_heads} * shape.value_dim, ranks.values},
+        keys_coded(choices.keys.coded),
+        values_coded(choices.values.coded),
+        key_bytes(key_block_bytes(choices, ranks.keys)),
+        value_bytes(value_block_bytes(choices, ranks.values)),
+        block_bytes(key_bytes + value_bytes) {
+    if (keys_coded) keys = coded_keys(choices, ranks.keys);
+    if (values_coded) values = coded_values(choices, ranks.values);
+  }
 };
 
-CskvKv::Layout CskvKv::layout_of(const KvShape& shape, const KvChoices& choices) {
-  Layout layout;
-  layout.key_map = key_map(shape, choices);
-  layout.value_map = value_map(shape, choices);
-  layout.keys_coded = choices.keys.coded;
-  layout.values_coded = choices.values.coded;
-  if (layout.keys_coded) layout.keys = CodedMatrix(choices.keys.format, kBlockTokens, layout.key_map.rank);
-  if (layout.values_coded) layout.values = CodedMatrix(choices.values.format, layout.value_map.rank, kBlockTokens);
-  layout.key_bytes = layout.keys_coded ? layout.keys.bytes() : kBlockTokens * layout.key_map.row_bytes();
-  layout.value_bytes = layout.values_coded ? layout.values.bytes() : kBlockTokens * layout.value_map.row_bytes();
-  layout.block_bytes = layout.key_bytes + layout.value_bytes;
-  return layout;
+uint64_t CskvKv::key_block_bytes(const KvChoices& choices, size_t rank) {
+  return choices.keys.coded ? coded_keys(choices, rank).bytes() : kBlockTokens * FeatureMap{0, rank}.row_bytes();
 }
 
-FeatureMap CskvKv::key_map(const KvShape& shape, const KvChoices& choices) {
-  return {size_t{shape.n_kv_heads} * shape.key_dim, rank_of(choices.features->keys, shape.n_kv_heads, shape.key_dim)};
+uint64_t CskvKv::value_block_bytes(const KvChoices& choices, size_t rank) {
+  return choices.values.coded ? coded_values(choices, rank).bytes() : kBlockTokens * FeatureMap{0, rank}.row_bytes();
 }
 
-FeatureMap CskvKv::value_map(const KvShape& shape, const KvChoices& choices) {
-  return {size_t{shape.n_kv_heads} * shape.value_dim,
+KvRanks CskvKv::equal_ranks(const KvShape& shape, const KvChoices& choices) {
+  return {rank_of(choices.features->keys, shape.n_kv_heads, shape.key_dim),
           rank_of(choices.features->values, shape.n_kv_heads, shape.value_dim)};
 }
 
-StateSpec CskvKv::spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens) {
-  return spec_of(shape, rhythm_of(choices), layout_of(shape, choices).block_bytes, max_tokens);
+StateSpec CskvKv::spec(const KvShape& shape, const KvChoices& choices, const KvRanks& ranks, uint64_t max_tokens) {
+  return spec_of(shape, rhythm_of(choices), Layout(shape, choices, ranks).block_bytes, max_tokens);
+}
+
+void CskvKv::check(const KvShape& shape, const KvChoices& choices, const KvBases* bases, size_t layer) {
+  const KvRanks equal = equal_ranks(shape, choices);
+  const size_t key_channels = size_t{shape.n_kv_heads} * shape.key_dim;
+  const size_t value_channels = size_t{shape.n_kv_heads} * shape.value_dim;
+  const auto wanted = [&] {
+    return choices.features->measured ? fmt::format("1 to {} and 1 to {} features of {} and {} channels", key_channels,
+                                                    value_channels, key_channels, value_channels)
+                                      : fmt::format("{} and {} features of {} and {} channels", equal.keys,
+                                                    equal.values, key_channels, value_channels);
+  };
+  if (bases == nullptr || layer >= bases->layers.size()) {
+    fail(ErrorCode::kInvalidArgument, "[kv policy] expected bases of {} for keys and values of layer {}, found none",
+         wanted(), layer);
+  }
+  const KvBases::Layer& found = bases->layers[layer];
+  const auto within = [](const FeatureMap& map) { return map.rank >= 1 && map.rank <= map.channels; };
+  const bool fits = found.keys.channels == key_channels && found.values.channels == value_channels &&
+                    (choices.features->measured ? within(found.keys) && within(found.values) : found.ranks() == equal);
+  if (!fits) {
+    fail(ErrorCode::kInvalidArgument,
+         "[kv policy] expected bases of {} for keys and values of layer {}, found {} and {} of {} and {}; they belong "
+         "to "
+         "another model or policy",
+         wanted(), layer, found.keys.rank, found.values.rank, found.keys.channels, found.values.channels);
+  }
+}
+
+std::unique_ptr<const CskvKv::Layout> CskvKv::checked_layout(const KvShape& shape, const KvChoices& choices,
+                                                             const KvBases* bases, size_t layer) {
+  check(shape, choices, bases, layer);
+  return std::make_unique<const Layout>(shape, choices, bases->layers[layer].ranks());
 }
 
 CskvKv::CskvKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens,
                std::shared_ptr<const KvBases> bases, size_t layer, Ledger& ledger)
-    : BlockKv(shape, rhythm_of(choices), layout_of(shape, choices).block_bytes, max_tokens, ledger,
-              "features of keys and values"),
+    : CskvKv(shape, choices, max_tokens, bases, layer, checked_layout(shape, choices, bases.get(), layer), ledger) {}
+
+CskvKv::CskvKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens,
+               std::shared_ptr<const KvBases> bases, size_t layer, std::unique_ptr<const Layout> layout, Ledger& ledger)
+    : BlockKv(shape, rhythm_of(choices), layout->block_bytes, max_tokens, ledger, "features of keys and values"),
       choices_(choices),
       bases_(std::move(bases)),
       layer_(layer),
-      layout_(std::make_unique<const Layout>(layout_of(shape, choices))) {
-  if (!bases_ || layer_ >= bases_->layers.size() || basis().keys != layout_->key_map ||
-      basis().values != layout_->value_map) {
-    fail(ErrorCode::kInvalidArgument,
-         "[kv policy] expected bases of {} of {} and {} of {} channels that were fitted to layer {}, "
-         "found others or none",
-         layout_->key_map.rank, layout_->key_map.channels, layout_->value_map.rank, layout_->value_map.channels,
-         layer_);
-  }
-}
+      layout_(std::move(layout)) {}
 
 CskvKv::~CskvKv() = default;
 

@@ -22,19 +22,27 @@ namespace mneme {
 /// Attention rebuilds the keys of a block, k = z_k B_k, and rotates them; values stay features until the end:
 ///   out = p V = (p z_v) B_v.
 ///
-/// Where this differs from the paper. The bases are the closed form of the layer-wise loss (kv_bases.h), so there is no
-/// gradient descent, nor training that knows of the quantisation. Keys are taken as the store gets them, with bias and
-/// head norm. The tail is a sliding one of all stores, not one that empties every 32 tokens; prompts see features too.
-/// The factors are kept for keys and values, not for the layer's input: 2 C r a layer beside the weights, counted with
-/// the process.
+/// Ranks r_k and r_v are those of the layer's bases: the same in every layer, or each its own (`ranks=measured`).
+///
+/// Where this differs from the paper. It has one density for all layers. The bases are the closed form of the
+/// layer-wise loss (kv_bases.h), so there is no gradient descent, nor training that knows of the quantisation. Keys are
+/// taken as the store gets them, with bias and head norm. The tail is a sliding one of all stores, not one that empties
+/// every 32 tokens; prompts see features too. The factors are kept for keys and values, not for the layer's input: 2 C
+/// r a layer beside the weights, counted with the process.
 class CskvKv : public BlockKv {
  public:
-  static StateSpec spec(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens);
-  /// The maps that bases must have. Throws Error(kInvalidArgument) for a density under one feature a head.
-  static FeatureMap key_map(const KvShape& shape, const KvChoices& choices);
-  static FeatureMap value_map(const KvShape& shape, const KvChoices& choices);
+  /// Bytes of a layer whose features are this many.
+  static StateSpec spec(const KvShape& shape, const KvChoices& choices, const KvRanks& ranks, uint64_t max_tokens);
+  /// The ranks that a density gives every layer of a shape: whole features a head. Throws Error(kInvalidArgument) for
+  /// less than one.
+  static KvRanks equal_ranks(const KvShape& shape, const KvChoices& choices);
+  /// Bytes of the features of a block of 64 keys, and of 64 values.
+  static uint64_t key_block_bytes(const KvChoices& choices, size_t rank);
+  static uint64_t value_block_bytes(const KvChoices& choices, size_t rank);
+  /// Refuses bases that were not made for a layer of this shape and these choices: Error(kInvalidArgument).
+  static void check(const KvShape& shape, const KvChoices& choices, const KvBases* bases, size_t layer);
 
-  /// `bases` is of this shape and these choices. Throws Error(kInvalidArgument) when it is not.
+  /// `bases` is as check() wants it.
   CskvKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, std::shared_ptr<const KvBases> bases,
          size_t layer, Ledger& ledger);
   ~CskvKv() override;
@@ -49,7 +57,10 @@ class CskvKv : public BlockKv {
 
  private:
   struct Layout;
-  static Layout layout_of(const KvShape& shape, const KvChoices& choices);
+  static std::unique_ptr<const Layout> checked_layout(const KvShape& shape, const KvChoices& choices,
+                                                      const KvBases* bases, size_t layer);
+  CskvKv(const KvShape& shape, const KvChoices& choices, uint64_t max_tokens, std::shared_ptr<const KvBases> bases,
+         size_t layer, std::unique_ptr<const Layout> layout, Ledger& ledger);
 
   const KvBases::Layer& basis() const { return bases_->layers[layer_]; }
   /// f16 features of a block's keys or values, [64, rank]; decoded to `room` when they are codes.

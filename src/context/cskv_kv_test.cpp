@@ -1,5 +1,6 @@
 #include "context/cskv_kv.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/test_error.h"
 #include "context/kv_example.h"
 #include "context/kv_policy.h"
 
@@ -17,8 +19,14 @@ namespace mneme {
 namespace {
 
 constexpr KvShape kShape{2, 64, 48, 0};
-constexpr const char* kPolicies[] = {"cskv:0.25", "cskv:keys=0.25,values=0.75,residual=32", "cskv:0.5+kivi:4",
-                                     "cskv:0.25+token:8"};
+constexpr const char* kPolicies[] = {"cskv:0.25",
+                                     "cskv:keys=0.25,values=0.75,residual=32",
+                                     "cskv:0.5+kivi:4",
+                                     "cskv:0.25+token:8",
+                                     "cskv:0.5,ranks=measured",
+                                     "cskv:0.5,ranks=measured+kivi:4"};
+/// What a measurement may have found for a layer: of no whole number a head, and no multiple of 4.
+constexpr KvRanks kMeasured{37, 70};
 
 std::shared_ptr<KvMoments> moments_of(const KvExample& example) {
   auto moments = std::make_shared<KvMoments>();
@@ -29,12 +37,18 @@ std::shared_ptr<KvMoments> moments_of(const KvExample& example) {
   return moments;
 }
 
-/// A policy whose bases are fitted to an example.
-KvPolicy fitted(std::string_view name, const KvExample& text) {
+/// A policy whose bases are fitted to an example; with measured ranks, one that found `ranks` by layer.
+KvPolicy fitted(std::string_view name, const KvExample& text, const std::vector<KvRanks>& ranks = {kMeasured}) {
   KvPolicy policy = KvPolicy::parse(name);
   const auto moments = moments_of(text);
   auto bases = std::make_shared<KvBases>();
-  bases->layers.push_back(policy.fit(text.shape, moments->layers[0]));
+  if (policy.choices().features->measured) {
+    for (const KvRanks& of : ranks) {
+      bases->layers.push_back(of == KvRanks{} ? KvBases::Layer{} : moments->layers[0].fit(of));
+    }
+  } else {
+    bases->layers.push_back(policy.fit(text.shape, moments->layers[0]));
+  }
   policy.set_bases(bases);
   return policy;
 }
@@ -139,6 +153,60 @@ TEST(CskvKv, BytesAreThoseOfTheSpecAndTheFormula) {
   EXPECT_LT(share("cskv:0.2+kivi:4", 65536), 0.065);
 }
 
+TEST(CskvKv, MeasuredRanksThatAreEqualAreTheSameToTheBit) {
+  const KvExample example = text(3, 330);
+  for (const std::string codec : {"", "+kivi:4"}) {
+    Ledger ledger;
+    const KvPolicy equal = fitted("cskv:0.5" + codec, text(2));
+    const KvPolicy measured = fitted("cskv:0.5,ranks=measured" + codec, text(2), {{64, 48}});
+    EXPECT_EQ(measured.bases()->identity(), equal.bases()->identity());
+    EXPECT_NE(measured.name(), equal.name());
+    const auto a = equal.make_layer(kShape, 4096, 512, ledger), b = measured.make_layer(kShape, 4096, 512, ledger);
+    EXPECT_EQ(example.run(*b, {100}), example.run(*a, {100}));
+    for (int64_t i = 0; i < (330 - 64) / 64; ++i) EXPECT_TRUE(std::ranges::equal(cskv(a).block(i), cskv(b).block(i)));
+  }
+}
+
+TEST(CskvKv, BytesOfALayerAreThoseOfItsOwnRanks) {
+  const KvExample example = text(2, 1000);
+  const std::vector<KvRanks> ranks = {{12, 90}, {128, 96}, {64, 1}, {}};
+  for (const std::string codec : {"", "+kivi:4", "+token:2"}) {
+    SCOPED_TRACE(codec);
+    const std::string name = "cskv:0.5,ranks=measured" + codec;
+    const KvPolicy policy = fitted(name, example, ranks);
+    for (size_t layer = 0; layer < ranks.size(); ++layer) {
+      const KvPlace place{KvPlace::Role::kAlone, nullptr, layer};
+      const StateSpec spec = policy.spec(kShape, 4096, 512, place);
+      Ledger ledger;
+      const auto store = policy.make_layer(kShape, 4096, 512, ledger, place);
+      for (size_t first = 0; first < 1000; first += 125) {
+        example.feed(*store, first, 125);
+        EXPECT_EQ(store->bytes(), spec.bytes(first + 125)) << layer;
+        EXPECT_EQ(ledger.used(Tier::kRam, Tag::kKv), store->bytes()) << layer;
+      }
+    }
+    // Before there are bases a plan has the bytes of equal ranks.
+    EXPECT_EQ(KvPolicy::parse(name).spec(kShape, 4096, 512).bytes(4096),
+              KvPolicy::parse("cskv:0.5" + codec).spec(kShape, 4096, 512).bytes(4096));
+  }
+  const auto blocks = [&](size_t layer) {
+    const KvPolicy policy = fitted("cskv:0.5,ranks=measured", example, ranks);
+    const StateSpec spec = policy.spec(kShape, 1u << 20, 512, {KvPlace::Role::kAlone, nullptr, layer});
+    return spec.bytes(64 + 4096 * 64) - spec.bytes(64);  // 4096 blocks
+  };
+  EXPECT_EQ(blocks(0), 4096u * 64 * 2 * (12 + 90));
+  EXPECT_EQ(blocks(2), 4096u * 64 * 2 * (64 + 1));
+}
+
+TEST(CskvKv, ALayerWithoutFeaturesIsPlain) {
+  const KvExample example = text(3, 330);
+  Ledger ledger;
+  const KvPolicy policy = fitted("cskv:0.5,ranks=measured", text(2), {kMeasured, {}});
+  const auto store = policy.make_layer(kShape, 4096, 512, ledger, {KvPlace::Role::kAlone, nullptr, 1});
+  const auto plain = KvPolicy::parse("f16").make_layer(kShape, 4096, 512, ledger);
+  EXPECT_EQ(example.run(*store, {100}), example.run(*plain, {100}));
+}
+
 TEST(CskvKv, FittedBasesLoseLeast) {
   const KvExample fit = text(1, 1024), held_out = text(4, 1024);
   const auto moments = moments_of(fit), others = moments_of(held_out);
@@ -168,7 +236,38 @@ TEST(CskvKv, WithoutItsBasesItIsRefused) {
   EXPECT_THROW((void)KvPolicy::parse("cskv:0.01").spec(kShape, 4096, 512), Error);  // not one feature a head
 }
 
+TEST(CskvKv, BasesWhoseRanksDoNotFitAreRefused) {
+  const auto moments = moments_of(text(1));
+  const KvBases::Layer good = moments->layers[0].fit(kMeasured);
+  const auto refusal = [](const char* name, const KvBases::Layer& layer) {
+    KvPolicy policy = KvPolicy::parse(name);
+    auto bases = std::make_shared<KvBases>();
+    bases->layers.push_back(layer);
+    policy.set_bases(bases);
+    Ledger ledger;
+    const std::string of_plan = error_of([&] { (void)policy.spec(kShape, 4096, 512); });
+    EXPECT_EQ(error_of([&] { policy.make_layer(kShape, 4096, 512, ledger); }), of_plan);
+    return of_plan;
+  };
+  using testing::HasSubstr;
+  EXPECT_EQ(refusal("cskv:0.5,ranks=measured", good), "no error");
+  EXPECT_THAT(refusal("cskv:0.5", good), HasSubstr("64 and 48 features of 128 and 96 channels"));
+  EXPECT_THAT(refusal("cskv:0.5", good), HasSubstr("found 37 and 70"));
+  EXPECT_THAT(refusal("cskv:0.5", {}), HasSubstr("found 0 and 0"));
+  KvBases::Layer other = good;
+  other.keys.channels = 256;
+  EXPECT_THAT(refusal("cskv:0.5,ranks=measured", other), HasSubstr("another model or policy"));
+  other = good;
+  other.values.rank = 97;
+  EXPECT_THAT(refusal("cskv:0.5,ranks=measured", other), HasSubstr("found 37 and 97"));
+  other = good;
+  other.keys.rank = 0;  // keys as they are and values as features: no store does that
+  EXPECT_THAT(refusal("cskv:0.5,ranks=measured", other), HasSubstr("found 0 and 70"));
+}
+
 TEST(CskvKv, StatesOfOtherBasesHaveOtherNames) {
+  EXPECT_NE(fitted("cskv:0.5,ranks=measured", text(1), {{36, 70}}).name(),
+            fitted("cskv:0.5,ranks=measured", text(1), {{70, 36}}).name());
   const KvPolicy a = fitted("cskv:0.25", text(1)), b = fitted("cskv:0.25", text(2));
   EXPECT_NE(a.name(), b.name());
   EXPECT_EQ(a.name(), fitted("cskv:0.25", text(1)).name());
@@ -200,6 +299,27 @@ TEST(CskvKv, SavedStatesGoOn) {
     EXPECT_FALSE(store->truncate(100));
     EXPECT_TRUE(store->truncate(800));
   }
+}
+
+TEST(KvBases, RanksBeyondTheChannelsAreRefused) {
+  const auto file_of = [](const FeatureMap& keys, const FeatureMap& values) {
+    KvBases bases;
+    KvBases::Layer layer;
+    layer.keys = keys;
+    layer.values = values;
+    layer.key_basis.resize(keys.rank * keys.channels);
+    layer.value_basis.resize(values.rank * values.channels);
+    bases.layers.push_back(layer);
+    const std::string path =
+        (std::filesystem::temp_directory_path() / fmt::format("mneme_ranks_{}", ::getpid())).string();
+    bases.save(path);
+    const std::string error = error_of([&] { (void)KvBases::load(path); });
+    std::filesystem::remove(path);
+    return error;
+  };
+  EXPECT_EQ(file_of({128, 128}, {96, 1}), "no error");
+  EXPECT_THAT(file_of({128, 129}, {96, 1}), testing::HasSubstr("found 129 of 128"));
+  EXPECT_THAT(file_of({128, 12}, {96, 97}), testing::HasSubstr("found 97 of 96"));
 }
 
 TEST(KvBases, FilesComeBackOrAreRefused) {

@@ -38,6 +38,8 @@ class SecondMoments {
   static uint64_t working_bytes(const FeatureMap& map);
   explicit SecondMoments(size_t channels) : channels_(channels), moments_(channels * channels) {}
 
+  size_t channels() const { return channels_; }
+
   /// Adds rows [n, channels]. Parallel inside.
   void add(const float* rows, size_t n);
   /// basis [rank, channels]; all channels as they are when rank is their number. Throws Error(kInvalidArgument) when a

@@ -140,6 +140,21 @@ std::shared_ptr<const KvBases> KvBases::parse(std::span<const std::byte> bytes, 
   return bases;
 }
 
+KvBases::Layer KvMoments::Layer::fit(const KvRanks& ranks) const {
+  if (!keys || !values) fail(ErrorCode::kInvalidArgument, "[fit bases] expected keys and values, found none");
+  KvBases::Layer layer;
+  const auto fit_one = [](const SecondMoments& of, size_t rank, FeatureMap& map, std::vector<float>& basis,
+                          double& error) {
+    map = {of.channels(), rank};
+    basis.resize(map.rank * map.channels);
+    of.basis(rank, basis.data());
+    error = of.error_of(basis.data(), rank);
+  };
+  fit_one(*keys, ranks.keys, layer.keys, layer.key_basis, layer.key_error);
+  fit_one(*values, ranks.values, layer.values, layer.value_basis, layer.value_error);
+  return layer;
+}
+
 std::unique_ptr<KvLayer> collect_moments(std::unique_ptr<KvLayer> inner, const KvShape& shape, KvMoments& moments,
                                          size_t layer) {
   if (moments.layers.size() <= layer) {

@@ -7,19 +7,27 @@
 #include <string>
 #include <vector>
 
-#include "context/kv_layer.h"
 #include "context/feature_map.h"
+#include "context/kv_layer.h"
 
 namespace mneme {
+
+/// Features of a layer's keys and of its values, all kv heads together.
+struct KvRanks {
+  size_t keys = 0, values = 0;
+  bool operator==(const KvRanks&) const = default;
+};
 
 /// For each layer of a model the directions in which its keys (before RoPE) and its values are kept, fitted to a text
 /// (CSKV, arXiv 2409.10593). See SecondMoments for the closed form: with x the input of a layer and k = x W, the
 /// projection A = W B^T of the paper's z = x A is not needed, since z = x W B^T = k B^T.
 struct KvBases {
   struct Layer {
-    FeatureMap keys, values;                       ///< Rank 0: a layer that keeps none.
+    FeatureMap keys, values;                    ///< Rank 0 of both: no features, keys and values stay as they are.
     std::vector<float> key_basis, value_basis;  ///< [rank, channels].
     double key_error = 0, value_error = 0;      ///< ||X - X B^T B|| / ||X|| on the text.
+
+    KvRanks ranks() const { return {keys.rank, values.rank}; }
   };
   std::vector<Layer> layers;
 
@@ -38,6 +46,10 @@ struct KvBases {
 struct KvMoments {
   struct Layer {
     std::unique_ptr<SecondMoments> keys, values;
+
+    /// The bases of given ranks that lose least. Throws Error(kInvalidArgument) when nothing was collected, or a row
+    /// was not finite.
+    KvBases::Layer fit(const KvRanks& ranks) const;
   };
   std::vector<Layer> layers;
 };

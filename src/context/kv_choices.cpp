@@ -258,6 +258,11 @@ void read_features(Part& part, KvChoices& out) {
   features.keys = features.values = density(part, "r", features.keys, true);
   features.keys = density(part, "keys", features.keys);
   features.values = density(part, "values", features.values);
+  constexpr std::array<std::string_view, 2> kRanks = {"equal", "measured"};
+  features.measured = part.choice("ranks", kRanks, 0) == 1;
+  if (features.measured && features.keys >= 1 && features.values >= 1) {
+    part.wrong("r below 1 with measured ranks, since all channels leave nothing to share out", "1");
+  }
   out.residual = part.count("residual", out.residual, 1, 1u << 20);
   out.features = features;
 }

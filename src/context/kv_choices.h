@@ -24,7 +24,9 @@ namespace mneme {
 ///   window[:sink=8,recent=2048]          only the first `sink` and the last `recent` tokens
 ///   shadowkv[:rank=160,budget=1.5%,values=ram|disk,outliers=24,fit=1024,residual]
 ///       keys of rank `rank`, values in a slower tier, generated tokens see `budget` tokens that are chosen for each
-///   cskv[:r=0.25,keys=,values=,residual]    r features a channel of keys and values, in bases fitted to the model
+///   cskv[:r=0.25,keys=,values=,ranks=equal|measured,residual]
+///       r features a channel of keys and values, in bases fitted to the model; as many in every layer, or the same bytes
+///       shared out by what each layer's keys and values were measured to need
 ///   instinfer[:disk|HOST:PORT|/SOCKET,at=,density=1/8,channels=8|16|32,residual]
 ///       keys and values in a file, here or where a worker runs, and attention beside it over a share of the tokens
 struct KvChoices {
@@ -63,7 +65,8 @@ struct KvChoices {
   };
 
   struct Features {
-    float keys = 0.25f, values = 0.25f;  ///< Features a channel.
+    float keys = 0.25f, values = 0.25f;  ///< Features a channel, of all layers together when ranks are measured.
+    bool measured = false;               ///< Each layer has ranks of its own, by the divergence they cause.
     bool operator==(const Features&) const = default;
   };
 

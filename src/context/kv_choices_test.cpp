@@ -57,6 +57,10 @@ TEST(KvChoices, ReadsWhatItIsTold) {
   EXPECT_EQ(KvChoices::parse("h2o:0.3").importance, (KvChoices::Importance{0.3f, 16, 0, true}));
   EXPECT_EQ(KvChoices::parse("minicache:start=0.25+kivi:4").sharing, (KvChoices::Sharing{0.25f, 0.6f, 0.05f}));
   EXPECT_EQ(KvChoices::parse("window:100").window, (KvChoices::Window{8, 100}));
+  EXPECT_EQ(KvChoices::parse("cskv:0.5").features, (KvChoices::Features{0.5f, 0.5f, false}));
+  EXPECT_EQ(KvChoices::parse("cskv:0.5,ranks=equal").features, (KvChoices::Features{0.5f, 0.5f, false}));
+  EXPECT_EQ(KvChoices::parse("cskv:r=0.5,values=1,ranks=measured+kivi:4").features,
+            (KvChoices::Features{0.5f, 1.0f, true}));
 }
 
 TEST(KvChoices, SaysWhatIsWrong) {
@@ -95,6 +99,9 @@ TEST(KvChoices, SaysWhatIsWrong) {
   EXPECT_THAT(refusal("instinfer:a:1,at=a:1"), HasSubstr("each worker once"));
   EXPECT_THAT(refusal("instinfer:channels=12"), HasSubstr("8, 16 or 32"));
   EXPECT_THAT(refusal("instinfer:densty=1"), HasSubstr("found 'densty'"));
+  EXPECT_THAT(refusal("cskv:0.5,ranks=some"), HasSubstr("equal, measured"));
+  EXPECT_THAT(refusal("cskv:1,ranks=measured"), HasSubstr("nothing to share out"));
+  EXPECT_THAT(refusal("cskv:0.5,ranks=measured+think:0.5"), HasSubstr("features are no channels"));
   EXPECT_THAT(refusal("window+kivi:2"), HasSubstr("window alone"));
   EXPECT_THAT(refusal("f32+kivi:2"), HasSubstr("f32 alone"));
   EXPECT_THAT(refusal(""), HasSubstr("found ''"));

@@ -61,18 +61,15 @@ void KvPolicy::set_bases(std::shared_ptr<const KvBases> bases) {
 }
 
 KvBases::Layer KvPolicy::fit(const KvShape& shape, const KvMoments::Layer& moments) const {
-  KvBases::Layer layer;
-  layer.keys = CskvKv::key_map(shape, choices_);
-  layer.values = CskvKv::value_map(shape, choices_);
-  if (!moments.keys || !moments.values) fail(ErrorCode::kInvalidArgument, "[fit bases] expected keys and values, found none");
-  const auto fit_one = [](const FeatureMap& map, const SecondMoments& of, std::vector<float>& basis, double& error) {
-    basis.resize(map.rank * map.channels);
-    of.basis(map.rank, basis.data());
-    error = of.error_of(basis.data(), map.rank);
-  };
-  fit_one(layer.keys, *moments.keys, layer.key_basis, layer.key_error);
-  fit_one(layer.values, *moments.values, layer.value_basis, layer.value_error);
-  return layer;
+  return moments.fit(CskvKv::equal_ranks(shape, choices_));
+}
+
+bool KvPolicy::has_features(const KvShape& shape, const KvPlace& place) const {
+  if (!choices_.features || shape.window != 0) return false;
+  // Measured bases may leave a layer as it is.
+  const bool left = choices_.features->measured && bases_ && place.layer < bases_->layers.size() &&
+                    bases_->layers[place.layer].ranks() == KvRanks{};
+  return !left;
 }
 
 std::vector<KvPlace::Role> KvPolicy::roles(std::span<const std::optional<KvShape>> layers) const {
@@ -95,7 +92,11 @@ StateSpec KvPolicy::spec(const KvShape& shape, uint64_t max_tokens, uint32_t max
   if (choices_.shadow && shape.window == 0) return ShadowKv::spec(shape, choices_, max_tokens);
   if (remote(choices_, shape)) return RemoteKv::spec();
   if (near_data(choices_, shape)) return InstInferKv::spec(shape, choices_, max_tokens);
-  if (choices_.features && shape.window == 0) return CskvKv::spec(shape, choices_, max_tokens);
+  if (has_features(shape, place)) {
+    if (bases_) CskvKv::check(shape, choices_, bases_.get(), place.layer);
+    const KvRanks ranks = bases_ ? bases_->layers[place.layer].ranks() : CskvKv::equal_ranks(shape, choices_);
+    return CskvKv::spec(shape, choices_, ranks, max_tokens);
+  }
   if (seals(choices_, shape)) return CodedKv::spec(shape, choices_, max_tokens);
   const Plain plain = plain_of(choices_, shape);
   return DenseKv::spec(plain.shape, choices_.plain, max_tokens, max_batch, plain.sinks);
@@ -126,7 +127,7 @@ std::unique_ptr<KvLayer> KvPolicy::make_layer(const KvShape& shape, uint64_t max
   if (choices_.shadow && shape.window == 0) return std::make_unique<ShadowKv>(shape, choices_, max_tokens, ledger);
   if (remote(choices_, shape)) return std::make_unique<RemoteKv>(shape, choices_, max_tokens, ledger);
   if (near_data(choices_, shape)) return std::make_unique<InstInferKv>(shape, choices_, max_tokens, ledger);
-  if (choices_.features && shape.window == 0) {
+  if (has_features(shape, place)) {
     return std::make_unique<CskvKv>(shape, choices_, max_tokens, bases_, place.layer, ledger);
   }
   if (seals(choices_, shape)) return std::make_unique<CodedKv>(shape, choices_, max_tokens, ledger);

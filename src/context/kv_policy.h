@@ -35,10 +35,13 @@ class KvPolicy {
 
   /// As the user names it; with bases, their number behind a '#': states of equal names may be exchanged.
   const std::string& name() const { return name_; }
-  /// True when stores can only be made after set_bases(). Bytes are known before.
+  /// True when stores can only be made after set_bases(). Bytes are known before: those of ranks that are equal in all
+  /// layers. Once there are bases, bytes are those of their ranks. Bases that do not fit a layer are refused by spec()
+  /// and make_layer() with Error(kInvalidArgument).
   bool needs_bases() const { return choices_.features.has_value(); }
   void set_bases(std::shared_ptr<const KvBases> bases);
-  /// The bases that a layer of this shape needs, from what was collected of it.
+  const KvBases* bases() const { return bases_.get(); }
+  /// The bases of equal ranks for a layer of this shape, from what was collected of it.
   KvBases::Layer fit(const KvShape& shape, const KvMoments::Layer& moments) const;
   const KvChoices& choices() const { return choices_; }
   /// Bytes that a layer of this shape will hold, by tokens. `max_tokens` bounds the sequence, `max_batch` the tokens of one
@@ -55,6 +58,9 @@ class KvPolicy {
   std::vector<KvPlace::Role> roles(std::span<const std::optional<KvShape>> layers) const;
 
  private:
+  /// Whether such a layer keeps features.
+  bool has_features(const KvShape& shape, const KvPlace& place) const;
+
   std::string name_;
   KvChoices choices_;
   std::shared_ptr<const KvBases> bases_;

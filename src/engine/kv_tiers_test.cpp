@@ -83,10 +83,23 @@ TEST_F(KvTiers, WholeRanksAndBudgetsAnswerAsPlainOnes) {
   expect_same(answer(*features), want);
 }
 
-class KvTiersTogether : public KvTiers, public testing::WithParamInterface<const char*> {};
+class KvTiersTogether : public KvTiers, public testing::WithParamInterface<const char*> {
+ protected:
+  /// The policy, with bases of ranks that differ by layer when it needs some.
+  KvPolicy policy() {
+    KvPolicy out = KvPolicy::parse(GetParam());
+    if (!out.needs_bases()) return out;
+    const auto plain = load(KvPolicy::parse("f16"));
+    const auto moments = collect_kv_moments(*plain, request(*plain, 0, 1).prompt, [](uint64_t, uint64_t) {});
+    std::vector<KvRanks> ranks;
+    for (size_t i = 0; i < plain->model().blocks.size(); ++i) ranks.push_back({60 + 8 * i, 100 - 8 * i});
+    out.set_bases(fit_kv_bases(plain->model(), *moments, out, ranks));
+    return out;
+  }
+};
 
 TEST_P(KvTiersTogether, AnswerAsEachAlone) {
-  const KvPolicy policy = KvPolicy::parse(GetParam());
+  const KvPolicy policy = this->policy();
   const auto alone = load(policy);
   std::vector<GenerationResult> want;
   for (size_t i = 0; i < 3; ++i) want.push_back(generate(*alone, request(*alone, i, 12)));
@@ -106,8 +119,22 @@ TEST_P(KvTiersTogether, AnswerAsEachAlone) {
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(got[i].text, want[i].text) << i;
 }
 
+TEST_P(KvTiersTogether, HoldTheBytesOfThePlan) {
+  const auto engine = load(policy());
+  const uint64_t before = ledger_.used(Tier::kRam, Tag::kKv);
+  const auto state = engine->make_state();
+  const std::vector<TokenId> tokens(1000, 5);
+  for (const size_t n : {300u, 1u, 699u}) {
+    engine->run(*state, std::span(tokens).first(n), [](size_t, size_t, const float*) {});
+    const uint64_t bytes = engine->model().state_bytes(engine->state_options(), static_cast<uint64_t>(state->n_tokens()));
+    EXPECT_EQ(state->bytes(), bytes);
+    EXPECT_EQ(ledger_.used(Tier::kRam, Tag::kKv) - before, bytes);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Policies, KvTiersTogether,
-                         testing::Values(kSparse, "instinfer:density=1/4,channels=32,residual=16"));
+                         testing::Values(kSparse, "instinfer:density=1/4,channels=32,residual=16",
+                                         "cskv:0.5,ranks=measured", "cskv:0.5,ranks=measured+kivi:4"));
 
 TEST_F(KvTiers, APlanSaysWhatLiesOnDisk) {
   const auto bytes = [&](const char* policy) { return load(KvPolicy::parse(policy))->plan().kv_disk_bytes; };
