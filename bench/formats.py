@@ -3,6 +3,10 @@
 
   bench/formats.py llama1b-bf16.gguf --work /tmp --json formats.json
   bench/formats.py llama1b-bf16.gguf --formats Q4_0,DF12 --rounds 1 --repetitions 2
+  bench/formats.py llama1b-bf16.gguf --peer-decode 'llama-bench -m {model} -t 2 -p 0 -n 24 -r 3 -o json' \
+                   --peer-prefill 'llama-bench -m {model} -t 2 -p 512 -n 0 -r 3 -o json'
+
+Another program is measured beside mneme on the formats that it can read; its commands are those of compare.py.
 
 Each format is made, measured and deleted before the next, so that the disk needs room for one file. A format whose making takes
 longer than --limit seconds is left out, with a note; AQLM, KMEANS and BITSTACK may, without calibration too. BITSTACK is made
@@ -19,6 +23,8 @@ import statistics
 import subprocess
 import sys
 import time
+
+from compare import peer_rate
 
 # Parts of a stack's blocks that are measured.
 STACK_PARTS = (1.0, 0.75, 0.5, 0.375, 0.25)
@@ -44,7 +50,7 @@ def all_formats(mneme):
 def measure(args, name, path, seconds):
     info = read_json([args.mneme, "info", path, "--json"])
     row = {"format": name, "bytes": info["file_bytes"], "bits": info["bits_per_weight"], "seconds_to_make": seconds,
-           "memory": [], "decode": [], "read": [], "prefill": []}
+           "memory": [], "decode": [], "read": [], "prefill": [], "peer decode": [], "peer prefill": []}
     reps = str(args.repetitions)
     for _ in range(args.rounds):
         row["memory"].append(read_json([args.mneme, "bench", "membw", "--json"])["bytes_per_second"]["median"])
@@ -53,6 +59,8 @@ def measure(args, name, path, seconds):
         row["read"].append(decode["bytes_per_second"]["median"])
         prefill = read_json([args.mneme, "bench", "prefill", path, "-n", str(args.prefill_tokens), "-r", reps, "--json"])
         row["prefill"].append(prefill["tokens_per_second"]["median"])
+        for kind, command in (("peer decode", args.peer_decode), ("peer prefill", args.peer_prefill)):
+            row[kind].append(peer_rate(command, path))
     return row
 
 
@@ -85,16 +93,20 @@ def rows_of(args, name):
 
 
 def spread(values):
+    values = [v for v in values if v is not None]
+    if not values:
+        return "-"
     return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
 
 def line(row):
     if "note" in row:
-        return f"| {row['format']} | {row['note']} | | | | | | |"
+        return f"| {row['format']} | {row['note']} | | | | | | | | |"
     made = "" if row["seconds_to_make"] is None else f"{row['seconds_to_make']:.0f}"
     part = statistics.median(r / m for r, m in zip(row["read"], row["memory"]))
     return (f"| {row['format']} | {row['bits']:.3f} | {row['bytes'] / 2**20:.1f} | {made} | {spread(row['decode'])} "
-            f"| {statistics.median(row['read']) / 1e9:.1f} | {part:.2f} | {spread(row['prefill'])} |")
+            f"| {spread(row['peer decode'])} | {statistics.median(row['read']) / 1e9:.1f} | {part:.2f} "
+            f"| {spread(row['prefill'])} | {spread(row['peer prefill'])} |")
 
 
 def main():
@@ -108,12 +120,14 @@ def main():
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--decode-tokens", type=int, default=48)
     parser.add_argument("--prefill-tokens", type=int, default=512)
+    parser.add_argument("--peer-decode", help="command of another program, {model} stands for the file")
+    parser.add_argument("--peer-prefill")
     parser.add_argument("--json", help="file for the numbers, written anew after each format")
     args = parser.parse_args()
 
     rows = []
-    print("| format | bits | MiB | s to make | decode, tokens/s | GB/s read | part of memory | prefill, tokens/s |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| format | bits | MiB | s to make | decode, tokens/s | peer | GB/s read | part of memory | prefill, tokens/s | peer |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
 
     def add(new):
         rows.extend(new)

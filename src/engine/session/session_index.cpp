@@ -6,19 +6,20 @@
 #include <set>
 
 #include "base/error.h"
+#include "context/state_layout.h"
 #include "context/token_chain.h"
 
 namespace mneme {
 namespace {
 
-constexpr int kFormat = 1;
-
 SessionIdentity read_identity(std::string_view text, const std::string& name) {
   const Json json = parse_json(text, name);
   SessionIdentity identity;
   try {
-    if (const int format = json.at("format").get<int>(); format != kFormat) {
-      fail(ErrorCode::kUnsupported, "[session] {}: expected format {}, found {}", name, kFormat, format);
+    if (const int format = json.at("format").get<int>(); format != kStateLayout) {
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("[session] {}: expected states of layout {}, found {}", name, kStateLayout, format),
+                  "another version of mneme saved it; remove it, or go on with that version");
     }
     identity = {json.at("model"), json.at("fingerprint"), json.at("kv"), json.at("layers")};
   } catch (const Json::exception& e) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "context/state_layout.h"
 #include "context/token_chain.h"
 
 namespace mneme {
@@ -62,7 +63,7 @@ void SessionLog::append(const SessionMoment& moment, SaveDepth depth) {
 }
 
 void SessionLog::append_identity() {
-  const std::string text = json_text({{"format", 1},
+  const std::string text = json_text({{"format", kStateLayout},
                                       {"model", identity_.model},
                                       {"fingerprint", identity_.fingerprint},
                                       {"kv", identity_.kv},

@@ -14,14 +14,17 @@
 #include "base/philox.h"
 #include "base/test_data.h"
 #include "base/test_error.h"
+#include "context/record_log.h"
 #include "engine/chat_session.h"
 #include "engine/session/session_folder.h"
+#include "engine/session/session_index.h"
 #include "engine/session/text_session.h"
 #include "weights/gguf_test_bytes.h"
 
 namespace mneme {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 const std::string kModel = source_path("models/pocket.gguf");
@@ -311,6 +314,18 @@ TEST_F(SessionTest, RefusesWhatIsNotItsOwn) {
   EXPECT_EQ(continue_text(*engine, nowhere, "Once", request(3)).tokens.size(), 3u) << "works all the same";
   const SessionFolder folder(folder_.path().string());
   for (const char* name : {"", ".", "../a", "a/b", "a b"}) EXPECT_THROW(folder.file_of(name), Error) << name;
+}
+
+TEST_F(SessionTest, StatesOfAnotherVersionAreRefused) {
+  const std::string old = folder_.file("old.session");
+  const std::string identity = R"({"format":1,"model":"pocket.gguf","fingerprint":"0123","kv":"f16","layers":6})";
+  RecordLog log(old);
+  log.append(static_cast<uint32_t>(SessionRecord::kIdentity),
+             [&](StateWriter& out) { out.write(std::as_bytes(std::span(identity))); });
+  log.flush();
+  const MappedFile file(old);
+  EXPECT_THAT(error_of([&] { SessionIndex::read(file.bytes(), old); }),
+              AllOf(HasSubstr("old.session"), HasSubstr("expected states of layout 2, found 1")));
 }
 
 TEST_F(SessionTest, AChatGoesOnWhereItWas) {
