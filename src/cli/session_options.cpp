@@ -7,6 +7,7 @@
 #include "base/byte_size.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "context/state_layout.h"
 
 namespace mneme::cli {
 namespace {
@@ -73,7 +74,8 @@ TieredCache SessionOptions::open_cache(Engine& engine) const {
     out.server = std::make_unique<PageServer>(engine.ledger(), parse_server(redis));
     options.tiers.push_back(out.server.get());
   }
-  const std::string identity = engine.identity() + "/" + engine.state_options().kv.name();
+  const std::string identity =
+      fmt::format("{}/{}/layout {}", engine.identity(), engine.state_options().kv.name(), kStateLayout);
   out.cache = std::make_unique<PrefixCache>(engine.ledger(), identity, options);
   return out;
 }

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "context/state_layout.h"
 #include "context/token_chain.h"
 
 namespace mneme {
@@ -62,7 +61,7 @@ struct PrefixCache::Node {
 };
 
 PrefixCache::PrefixCache(Ledger& ledger, std::string identity, Options options)
-    : ledger_(ledger), identity_(fmt::format("{}/layout {}", identity, kStateLayout)), options_(std::move(options)) {
+    : ledger_(ledger), identity_(std::move(identity)), options_(std::move(options)) {
   if (!options_.now) {
     options_.now = [] {
       return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch())

@@ -83,7 +83,7 @@ class PrefixCache : public Reclaimer {
     std::vector<PageTier*> tiers;              ///< Behind RAM, nearest first; they outlive the cache.
   };
 
-  /// `identity`: model and policy. The ledger must outlive the cache.
+  /// `identity`: model, policy and, where pages outlive the process, kStateLayout. The ledger must outlive the cache.
   PrefixCache(Ledger& ledger, std::string identity, Options options);
   ~PrefixCache() override;
 

@@ -22,7 +22,7 @@ void check_identity(const SessionIdentity& found, const SessionIdentity& wanted,
   if (found.kv != wanted.kv) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("[session] {}: expected keys and values as {}, found {}", path, wanted.kv, found.kv),
-                fmt::format("use --kv {}", found.kv));
+                fmt::format("use --kv {}", found.kv.substr(0, found.kv.find('#'))));
   }
 }
 
