@@ -90,11 +90,11 @@ PerplexityOptions FormatTrials::options() {
   return out;
 }
 
-std::string FormatTrials::file(const std::string& recipe, QuantizeOptions how, std::string name) {
+std::string FormatTrials::file(const std::string& recipe, QuantizeOptions how, std::string name, std::string from) {
   const std::string path = fmt::format("{}/{}.gguf", folder_, name.empty() ? recipe : name);
   if (std::filesystem::exists(path)) return path;
   Ledger ledger;
-  const auto source = open_source(model_, ledger);
+  const auto source = open_source(from.empty() ? model_ : from, ledger);
   how.recipe = find_quant_recipe(recipe);
   how.lossy = true;
   quantize_model(*source, path, how, ledger);

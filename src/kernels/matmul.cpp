@@ -49,10 +49,9 @@ Matrix pack_matrix(const Matrix& plain, std::byte* out) {
 }
 
 bool wants_bit_planes(DType dtype, int bits) {
-  // Beyond so many products of planes the multiplier should win: W1A1 to W2A2, the range of the paper. Not measured
-  // yet.
-  constexpr int kMostPlaneProducts = 4;
-  return bipolar::bits_of(dtype) > 0 && bits >= 1 && bits < 8 && bipolar::bits_of(dtype) * bits <= kMostPlaneProducts;
+  // Where planes were measured to be faster for one token with AVX-512: docs/results/weights.md.
+  const int weight_bits = bipolar::bits_of(dtype);
+  return bits >= 1 && bits < 8 && (weight_bits == 1 || (weight_bits > 1 && weight_bits <= 4 && bits <= 4));
 }
 
 Matrix pack_bit_planes(const Matrix& plain, int bits, std::byte* out) {
