@@ -50,11 +50,18 @@ std::optional<Shape> parse_shape(std::string_view text) {
   return shape;
 }
 
-/// A matrix as products take it: packed, or a stream of nearly normal values of deviation 0.02.
+/// A matrix as products take it: packed, as it is where there is no packed form, or a stream of nearly normal values of
+/// deviation 0.02.
 Buffer stored(Ledger& ledger, DType type, const Shape& shape) {
   if (!is_stream(type)) {
-    Buffer out(ledger, Tag::kWeights, kernels::packed_bytes(type, shape.rows, shape.columns), "packed");
-    kernels::pack_matrix(kernels::TestMatrix(type, shape.rows, shape.columns, 1).plain(), out.data());
+    const kernels::TestMatrix plain(type, shape.rows, shape.columns, 1);
+    const size_t packed = kernels::packed_bytes(type, shape.rows, shape.columns);
+    Buffer out(ledger, Tag::kWeights, packed > 0 ? packed : plain.bytes.size(), "matrix");
+    if (packed > 0) {
+      kernels::pack_matrix(plain.plain(), out.data());
+    } else {
+      std::memcpy(out.data(), plain.bytes.data(), plain.bytes.size());
+    }
     return out;
   }
   kernels::TestMatrix words(DType::kBF16, shape.rows, shape.columns, 1);
@@ -92,7 +99,8 @@ struct Weights {
     bytes *= n_layers;
     memory = Buffer(ledger, Tag::kWeights, layer_bytes * n_layers, "weights");
     std::byte* at = memory.data();
-    const kernels::Layout layout = is_stream(type) ? kernels::Layout::kPlain : kernels::Layout::kPacked;
+    const bool plain = is_stream(type) || kernels::packed_bytes(type, shapes[0].rows, shapes[0].columns) == 0;
+    const kernels::Layout layout = plain ? kernels::Layout::kPlain : kernels::Layout::kPacked;
     for (size_t i = 0; i < n_layers; ++i) {
       for (size_t m = 0; m < shapes.size(); ++m) {
         std::memcpy(at, layer[m].data(), layer[m].size());

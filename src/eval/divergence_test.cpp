@@ -5,11 +5,13 @@
 
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 
 #include "base/error.h"
 #include "base/test_data.h"
 #include "engine/calibration.h"
+#include "eval/sensitivity.h"
 #include "weights/quantize.h"
 
 namespace mneme {
@@ -171,6 +173,55 @@ TEST(Divergence, StaticActivationsAreThoseOfTheCalibration) {
   }
   Ledger ledger;
   EXPECT_THROW((void)load(path, ledger), Error);
+}
+
+TEST(Sensitivity, ASizeLosesLessWithIt) {
+  const TemporaryFolder folder;
+  Ledger ledger;
+  const auto engine = load(kModel, ledger);
+  const std::string text = std::string(kText) + kText + kText;
+  const std::vector<TokenId> tokens = engine->tokenizer().encode(text, {false, false});
+  const std::vector<float> before = window_logits(*engine, std::span(tokens).first(64), 32);
+  SensitivityOptions once;
+  once.max_windows = 1;
+  once.window = 256;
+  size_t last = 0;
+  const MeasuredLosses measured =
+      measure_sensitivity(*engine, tokens, DType::kBitMod3, once, [&](size_t done, size_t all) {
+        EXPECT_GE(done, last);
+        EXPECT_LE(done, all);
+        last = done;
+      });
+  // Every matrix was tried, matters, and is as before.
+  EXPECT_EQ(measured.divergence.size(), engine->model().weights.matrices.size());
+  for (const auto& [name, loss] : measured.divergence) EXPECT_GT(loss, 0) << name;
+  EXPECT_EQ(last, measured.divergence.size());
+  EXPECT_EQ(window_logits(*engine, std::span(tokens).first(64), 32), before);
+  EXPECT_THROW(
+      (void)measure_sensitivity(*engine, std::span(tokens).first(15), DType::kBitMod3, once, [](size_t, size_t) {}),
+      Error);
+
+  QuantizeOptions how;
+  how.size = 5 << 19;  // 2.5 MiB
+  write(kModel, folder.file("alike.gguf"), "Q4_K", how);
+  how.measured = &measured;
+  write(kModel, folder.file("measured.gguf"), "Q4_K", how);
+  EXPECT_LE(std::filesystem::file_size(folder.file("measured.gguf")), how.size);
+  EXPECT_LT(compare(kModel, folder.file("measured.gguf"), 512).kl,
+            0.7 * compare(kModel, folder.file("alike.gguf"), 512).kl);
+
+  // A matrix that is said to be all that matters gets the largest type.
+  MeasuredLosses invented{DType::kBitMod3, {}};
+  for (const auto& [name, loss] : measured.divergence) invented.divergence[name] = 0;
+  invented.divergence["blk.2.ffn_up.weight"] = 1;
+  how.measured = &invented;
+  write(kModel, folder.file("invented.gguf"), "Q4_K", how);
+  const ModelFile file = open_gguf(folder.file("invented.gguf"));
+  for (const NamedTensor& tensor : file.tensors()) {
+    if (tensor.name == "blk.2.ffn_up.weight") {
+      EXPECT_EQ(tensor.view.dtype, DType::kQ8_0);
+    }
+  }
 }
 
 TEST(Divergence, ASizeIsKept) {

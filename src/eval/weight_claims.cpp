@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 
 #include "base/half.h"
@@ -14,6 +15,7 @@
 #include "tensor/bipolar.h"
 #include "tensor/bitmod.h"
 #include "tensor/weight_format.h"
+#include "weights/codebook_kmeans.h"
 
 namespace mneme {
 namespace {
@@ -195,29 +197,68 @@ ClaimMeasurement choice_of_planes() {
   return {worst, fmt::format("speed of planes over 8 bits: {}{}", table, kShape)};
 }
 
-/// Signal to noise in dB of a uniform grid without zero (the bipolar one) at its best scale, for normal values.
-ClaimMeasurement odd_grid_snr_error() {
-  const double known[] = {9.25, 14.27, 19.38};
+double decibels(double norm, double error) {
+  return 10 * std::log10(norm / error);
+}
+
+/// Signal to noise of normal values on the levels s (first + step k), k = 0 .. n - 1, at the best of many s, in dB.
+double best_snr(std::span<const float> w, double first, double step, int n) {
+  const double outermost = std::max(std::abs(first), std::abs(first + step * (n - 1)));
+  double best = 0;
+  for (double border = 1; border < 5; border += 0.04) {
+    const double scale = border / outermost;
+    double error = 0, norm = 0;
+    for (const float v : w) {
+      const double value = static_cast<double>(v);
+      const double k = std::clamp(std::nearbyint((value / scale - first) / step), 0.0, n - 1.0);
+      const double e = value - scale * (first + step * k);
+      error += e * e;
+      norm += value * value;
+    }
+    best = std::max(best, decibels(norm, error));
+  }
+  return best;
+}
+
+/// The largest difference in dB from the known best of three uniform grids at 2, 3, 4 and 8 bits.
+ClaimMeasurement grid_snr_error() {
+  constexpr int kBits[] = {2, 3, 4, 8};
+  constexpr double kRestricted[] = {7.2, 13.3, 18.9, 40.5}, kFull[] = {8.3, 13.9, 19.3, 40.6},
+                   kOdd[] = {9.25, 14.27, 19.38, 40.6};
   const std::vector<float> w = gaussian(size_t{1} << 20, 16);
   double worst = 0;
-  for (int bits = 2; bits <= 4; ++bits) {
-    double best = 0;
-    const double top = bipolar::largest(bits);
-    for (double border = 1.2; border < 4; border += 0.02) {
-      double error = 0, norm = 0;
-      const double scale = border / (top + 1);  // the outer levels are half a step inside the border
-      for (float v : w) {
-        const double value = static_cast<double>(v);
-        const double code = std::clamp(std::floor((value / scale + top) / 2 + 0.5), 0.0, top);
-        const double e = value - scale * (2 * code - top);
-        error += e * e;
-        norm += value * value;
-      }
-      best = std::max(best, 10 * std::log10(norm / error));
-    }
-    worst = std::max(worst, std::abs(best - known[bits - 2]));
+  std::string table;
+  for (size_t i = 0; i < std::size(kBits); ++i) {
+    const int bits = kBits[i], half = 1 << (bits - 1);
+    const double restricted = best_snr(w, 1 - half, 1, 2 * half - 1), full = best_snr(w, -half, 1, 2 * half),
+                 odd = best_snr(w, -bipolar::largest(bits), 2, 2 * half);
+    worst =
+        std::max({worst, std::abs(restricted - kRestricted[i]), std::abs(full - kFull[i]), std::abs(odd - kOdd[i])});
+    table += fmt::format("{} bits {:.2f}, {:.2f}, {:.2f}; ", bits, restricted, full, odd);
   }
-  return {worst, "2, 3 and 4 bits, a million normal values, scales searched"};
+  return {worst, fmt::format("{}dB of symmetric, full and odd levels, 1048576 normal values, scales searched", table)};
+}
+
+/// The same for levels that k-means finds, against the best that exist (Lloyd and Max).
+ClaimMeasurement kmeans_snr_error() {
+  constexpr double kLloydMax[] = {9.30, 14.62, 20.22};
+  constexpr size_t kWidth = 512;
+  const std::vector<float> w = gaussian(size_t{1} << 18, 17), importance(kWidth, 1.0f);
+  double worst = 0;
+  std::string table;
+  for (uint32_t bits = 2; bits <= 4; ++bits) {
+    const std::vector<float> centres = kmeans_codebook(w, kWidth, 1, bits, importance, 100, 1);
+    std::vector<uint16_t> codes(w.size());
+    nearest_codes(w, kWidth, 1, importance, centres, codes.data(), 1);
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < w.size(); ++i) {
+      error += std::pow(static_cast<double>(w[i] - centres[codes[i]]), 2);
+      norm += std::pow(static_cast<double>(w[i]), 2);
+    }
+    worst = std::max(worst, std::abs(decibels(norm, error) - kLloydMax[bits - 2]));
+    table += fmt::format("{} bits {:.2f}, ", bits, decibels(norm, error));
+  }
+  return {worst, fmt::format("{}dB, 262144 normal values", table)};
 }
 
 }  // namespace
@@ -265,8 +306,10 @@ std::vector<Claim> weight_claims() {
        [] { return speed_ratio(DType::kBipolar2, 4, DType::kQ8_0); }},
       {"bipolar-int", bp, "Planes or 8 bits: the one that is chosen is hardly slower than the other",
        "of the faster one's speed", "-", 0.9, false, choice_of_planes},
-      {"quantization-survey", survey, "Best grids without zero for normal values", "dB from 9.25, 14.27, 19.38", "-",
-       0.1, true, odd_grid_snr_error},
+      {"quantization-survey", survey, "Best uniform grids for normal values", "dB from the known ones", "-", 0.1, true,
+       grid_snr_error},
+      {"quantization-survey", survey, "k-means finds the best levels for normal values", "dB from Lloyd and Max", "-",
+       0.1, true, kmeans_snr_error},
   };
 }
 
