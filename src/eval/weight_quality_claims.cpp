@@ -106,18 +106,20 @@ ClaimMeasurement against_original(const std::string& recipe, int activation_bits
   });
 }
 
-ClaimMeasurement channel_scaling() {
-  return over_models(true, [](FormatTrials& model) {
+/// The largest loss of some recipes with a way of quantising, over that of rounding to nearest.
+ClaimMeasurement against_rounding(const std::vector<std::string>& recipes, const std::string& way,
+                                  bool QuantizeOptions::*option) {
+  return over_models(true, [&](FormatTrials& model) {
+    QuantizeOptions how;
+    how.calibration = &model.calibration();
+    how.*option = true;
     Found worst{0, ""};
-    for (const char* const recipe : {"BITMOD4", "BITMOD3"}) {
-      QuantizeOptions scaled;
-      scaled.calibration = &model.calibration();
-      scaled.awq = true;
+    for (const std::string& recipe : recipes) {
       const double plain = model.loss_of(model.file(recipe));
-      const double with = model.loss_of(model.file(recipe, scaled, fmt::format("{}-awq", recipe)));
+      const double with = model.loss_of(model.file(recipe, how, fmt::format("{}-{}", recipe, way)));
       worst.value = std::max(worst.value, with / plain);
-      worst.how += fmt::format("{}{} {:.4f} scaled, {:.4f} rounded to nearest", worst.how.empty() ? "" : ", ", recipe,
-                               with, plain);
+      worst.how += fmt::format("{}{} {:.4f} with {}, {:.4f} rounded to nearest", worst.how.empty() ? "" : ", ", recipe,
+                               with, way, plain);
     }
     return worst;
   });
@@ -271,23 +273,6 @@ ClaimMeasurement memory_ratio(const std::string& recipe) {
                              kModels[0])};
 }
 
-ClaimMeasurement gptq_against_rounding() {
-  return over_models(true, [](FormatTrials& model) {
-    Found worst{0, ""};
-    for (const char* const recipe : {"BIPOLAR4", "BIPOLAR3", "BIPOLAR2"}) {
-      QuantizeOptions fed;
-      fed.calibration = &model.calibration();
-      fed.gptq = true;
-      const double plain = model.loss_of(model.file(recipe));
-      const double with = model.loss_of(model.file(recipe, fed, fmt::format("{}-gptq", recipe)));
-      worst.value = std::max(worst.value, with / plain);
-      worst.how += fmt::format("{}{} {:.4f} with GPTQ, {:.4f} rounded to nearest", worst.how.empty() ? "" : ", ",
-                               recipe, with, plain);
-    }
-    return worst;
-  });
-}
-
 /// Lossless forms whose logits are not those of BF16 to the bit.
 ClaimMeasurement differing_forms() {
   FormatTrials& model = pocket();
@@ -326,7 +311,9 @@ std::vector<Claim> weight_quality_claims() {
       {"bitmod", bm, "BitMoD at 4 bits is near the original", before, "0.5 % accuracy lost", 1.03, true,
        [] { return against_original("BITMOD4"); }},
       {"bitmod", bm, "Scaling channels does not make it worse", "of the loss without", "better with AWQ", 1, true,
-       channel_scaling},
+       [] {
+         return against_rounding({"BITMOD4", "BITMOD3"}, "AWQ", &QuantizeOptions::awq);
+       }},
       {"bitmod", bm, "Three bits mostly want asymmetry, four mostly resolution", "share of the groups", "-", 0.5, false,
        selectors},
       {"bitmod", bm, "BitMoD at 4 bits recalls facts as the original", "points lost", "0.5 % accuracy lost", 0.5, true,
@@ -363,7 +350,10 @@ std::vector<Claim> weight_quality_claims() {
       {"quantization-survey", survey, "Memory of weights in 4 bits, groups of 32", "times less than F32", "8", 7, false,
        [] { return memory_ratio("Q4_0"); }},
       {"int21", int21, "GPTQ loses no more than rounding to nearest at 4, 3 and 2 bits", "of its perplexity", "-", 1,
-       true, gptq_against_rounding},
+       true,
+       [] {
+         return against_rounding({"BIPOLAR4", "BIPOLAR3", "BIPOLAR2"}, "GPTQ", &QuantizeOptions::gptq);
+       }},
   };
 }
 

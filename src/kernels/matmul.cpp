@@ -49,9 +49,13 @@ Matrix pack_matrix(const Matrix& plain, std::byte* out) {
 }
 
 bool wants_bit_planes(DType dtype, int bits) {
-  // Where planes were measured to be faster for one token with AVX-512: docs/results/weights.md.
+  // Where planes were measured to be faster for one token: docs/results/weights.md. Without an instruction that counts
+  // bits they are sooner the slower ones.
   const int weight_bits = bipolar::bits_of(dtype);
-  return bits >= 1 && bits < 8 && (weight_bits == 1 || (weight_bits > 1 && weight_bits <= 4 && bits <= 4));
+  if (bits < 1 || bits >= 8 || weight_bits < 1 || weight_bits > 4) return false;
+  if (weight_bits == 1) return true;
+  if (active_target() == Target::kAvx512) return bits <= 4;
+  return bits <= (weight_bits < 4 ? 3 : 2);
 }
 
 Matrix pack_bit_planes(const Matrix& plain, int bits, std::byte* out) {

@@ -47,7 +47,8 @@ size_t packed_bytes(DType dtype, size_t rows, size_t columns);
 /// Re-arranges `plain` into packed_bytes() bytes at `out` (64-byte aligned). Parallel inside.
 Matrix pack_matrix(const Matrix& plain, std::byte* out);
 
-/// True when a bipolar type multiplies faster by bit-planes than in 8 bits with activations of `bits`.
+/// True when a bipolar type multiplies faster by bit-planes than in 8 bits with activations of `bits`, on this processor:
+/// on another the same file may round its inputs less.
 bool wants_bit_planes(DType dtype, int bits);
 /// Re-arranges a plain matrix of a bipolar type for products by bit-planes with activations of `bits` (1 to 8), into
 /// packed_bytes() bytes at `out` (64-byte aligned). Parallel inside.

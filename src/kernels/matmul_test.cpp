@@ -338,6 +338,21 @@ TEST(Matmul, LimitsOfOneMatrixAreNotThoseOfTheNext) {
   EXPECT_NE(y[0], y[1]);
 }
 
+TEST(Matmul, PlanesAreTakenWhereTheyWereMeasuredToBeFaster) {
+  on_every_target([] {
+    const bool counts = active_target() == Target::kAvx512;
+    EXPECT_TRUE(wants_bit_planes(DType::kBipolar1, 7));
+    EXPECT_TRUE(wants_bit_planes(DType::kBipolar3, 3));
+    EXPECT_TRUE(wants_bit_planes(DType::kBipolar4, 2));
+    EXPECT_EQ(wants_bit_planes(DType::kBipolar2, 4), counts);
+    EXPECT_EQ(wants_bit_planes(DType::kBipolar4, 4), counts);
+    EXPECT_FALSE(wants_bit_planes(DType::kBipolar2, 5));
+    EXPECT_FALSE(wants_bit_planes(DType::kBipolar5, 1));
+    EXPECT_FALSE(wants_bit_planes(DType::kBipolar1, 8));
+    EXPECT_FALSE(wants_bit_planes(DType::kQ4_0, 2));
+  });
+}
+
 /// Packing keeps the limit.
 TEST(Matmul, PackedMatricesKeepTheirLimit) {
   const TestMatrix w(DType::kQ8_0, 16, 256, 65);
