@@ -165,6 +165,7 @@ TEST(Matmul, IntegersAreTheSameOnEveryTarget) {
       constexpr uint16_t kOne = 0x3c00;
       for (size_t field : half_fields(dtype)) std::memcpy(w.bytes.data() + block + field, &kOne, sizeof kOne);
       if (dtype == DType::kMXFP4) w.bytes[block] = std::byte{128};
+      if (dtype == DType::kNVFP4) std::fill_n(w.bytes.data() + block, 4, std::byte{0x40});  // 2, halved by the table
       if (dtype == DType::kBitMod3 || dtype == DType::kBitMod4) {  // a scale of one and all four special levels
         w.bytes[block] |= static_cast<std::byte>(block / dtype_info(dtype).block_bytes % 2);
         w.bytes[block + 1] |= static_cast<std::byte>(block / dtype_info(dtype).block_bytes / 2 % 2 * 128);

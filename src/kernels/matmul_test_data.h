@@ -90,6 +90,7 @@ struct TestMatrix {
         std::memcpy(bytes.data() + block + field, &half, sizeof half);
       }
       if (dtype == DType::kMXFP4) bytes[block] = static_cast<std::byte>(118 + random.bits() % 8);
+      if (dtype == DType::kNVFP4 && block % 5 == 0) bytes[block] = std::byte{0x7f};  // reads as zero
     }
   }
 
@@ -136,6 +137,9 @@ inline TestForm form_of(DType dtype) {
     case DType::kTQ1_0:
     case DType::kTQ2_0:
     case DType::kMXFP4:
+    case DType::kNVFP4:
+    case DType::kQ1_0:
+    case DType::kQ2_0:
     case DType::kBitMod3:
     case DType::kBitMod4:
     case DType::kBipolar1:

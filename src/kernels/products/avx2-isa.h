@@ -64,6 +64,14 @@ struct Isa : RowByRow<Isa> {
     const __m256i all = _mm256_set1_epi8(static_cast<char>(v));
     return {all, all};
   }
+  /// Sums modulo 256.
+  static MNEME_INLINE Bytes add_bytes(Bytes a, Bytes b) {
+    return {_mm256_add_epi8(a.low, b.low), _mm256_add_epi8(a.high, b.high)};
+  }
+  /// (a + b + 1) / 2 of each byte.
+  static MNEME_INLINE Bytes average(Bytes a, Bytes b) {
+    return {_mm256_avg_epu8(a.low, b.low), _mm256_avg_epu8(a.high, b.high)};
+  }
   static MNEME_INLINE Ints set_ints(int32_t v) { return {_mm256_set1_epi32(v), _mm256_set1_epi32(v)}; }
 
   /// Products of pairs are summed in 16 bits: 2 * 63 * 127 fits for narrow levels. Wide ones are taken as signed, level
@@ -179,6 +187,15 @@ struct Isa : RowByRow<Isa> {
   }
   static MNEME_INLINE Floats load_halves(const uint8_t* p) {
     const __m256i halves = load(p);
+    return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+  }
+  /// 16 unsigned E4M3 numbers over 256, which are halves with the same fields; the NaN is zero, the top bit means
+  /// nothing.
+  static MNEME_INLINE Floats load_small_ue4m3(const uint8_t* p) {
+    __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    bytes = _mm_andnot_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(127)), bytes);
+    const __m256i halves =
+        _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 7), _mm256_set1_epi16(127 << 7));
     return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
   }
   static MNEME_INLINE __m256 dot_bf16_half(__m256 sum, __m256i pairs, __m256i x) {

@@ -55,6 +55,10 @@ struct Isa {
   }
 
   static MNEME_INLINE Bytes set_bytes(uint8_t v) { return _mm512_set1_epi8(static_cast<char>(v)); }
+  /// Sums modulo 256.
+  static MNEME_INLINE Bytes add_bytes(Bytes a, Bytes b) { return _mm512_add_epi8(a, b); }
+  /// (a + b + 1) / 2 of each byte.
+  static MNEME_INLINE Bytes average(Bytes a, Bytes b) { return _mm512_avg_epu8(a, b); }
   static MNEME_INLINE Ints set_ints(int32_t v) { return _mm512_set1_epi32(v); }
   /// sum + dot product of the four levels of each row with the four activations at x.
   template <bool kWide>
@@ -161,6 +165,14 @@ struct Isa {
   }
   static MNEME_INLINE Floats load_halves(const uint8_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  /// 16 unsigned E4M3 numbers over 256, which are halves with the same fields; the NaN is zero, the top bit means
+  /// nothing.
+  static MNEME_INLINE Floats load_small_ue4m3(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m256i halves =
+        _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 7), _mm256_set1_epi16(127 << 7));
+    return _mm512_maskz_cvtph_ps(_mm_cmpneq_epi8_mask(bytes, _mm_set1_epi8(127)), halves);
   }
   /// sum + products of the pair of bfloat16 of each row with the pair at x.
   static MNEME_INLINE Floats dot_bf16(Floats sum, Bytes pairs, const uint16_t* x) {

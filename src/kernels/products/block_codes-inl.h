@@ -32,6 +32,10 @@ inline void block_codes(Mxfp4, const uint8_t* block, uint8_t* codes) {
   nibble_halves(block + 1, 16, codes);
 }
 
+inline void block_codes(Nvfp4, const uint8_t* block, uint8_t* codes) {
+  for (size_t b = 0; b < 4; ++b) nibble_halves(block + 4 + 8 * b, 8, codes + 16 * b);
+}
+
 inline void block_codes(Q5_0, const uint8_t* block, uint8_t* codes) {
   nibble_halves(block + 6, 16, codes);
   add_fifth_bits(block + 2, codes);
@@ -113,6 +117,14 @@ inline void block_codes(Bipolar<kBits>, const uint8_t* block, uint8_t* codes) {
     const uint8_t* plane = block + 2 + 16 * b;
     for (size_t i = 0; i < 128; ++i) codes[i] |= static_cast<uint8_t>((plane[i / 8] >> (i % 8) & 1) << b);
   }
+}
+
+inline void block_codes(Q2_0, const uint8_t* block, uint8_t* codes) {
+  for (size_t i = 0; i < 64; ++i) codes[i] = block[2 + i / 4] >> (2 * (i % 4)) & 3;
+}
+
+inline void block_codes(Q1_0, const uint8_t* block, uint8_t* codes) {
+  for (size_t i = 0; i < 128; ++i) codes[i] = block[2 + i / 8] >> (i % 8) & 1;
 }
 
 /// n bytes of five trits each, `trits` of them used: trit t of byte j is column n * t + j.

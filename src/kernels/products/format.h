@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -18,8 +19,9 @@ constexpr size_t kTileBlocks = kTileColumns / kBlockColumns;
 constexpr size_t kBlockQuads = kBlockColumns / 4;
 constexpr size_t kVectorBytes = 4 * kStripeRows;  ///< A vector holds four columns (a quad) of 16 rows as bytes.
 
-/// Bits of a code, split into planes. In a packed tile each block of 32 columns holds its planes in this order. A plane
-/// is made of vectors; byte 4r + i of a vector belongs to row r and column 4q + i of one or several quads q = 0..7.
+/// Bits of a code, split into planes. In a packed tile each block of 32 columns (256 for kTrits) holds its planes in
+/// this order. A plane is made of vectors; byte 4r + i of a vector belongs to row r and column 4q + i of one or several
+/// quads q = 0..7 (0..63).
 enum class Planes : uint8_t {
   kByte,          ///< 8 vectors: vector q holds quad q.
   kNibble,        ///< 4 vectors: vector v holds quad v in the low and quad v + 4 in the high nibble.
@@ -29,7 +31,13 @@ enum class Planes : uint8_t {
   kTwoOne,        ///< kTwo, then 1 vector with bit 2 of quad q in bit q.
   kOne,           ///< 1 vector with quad q in bit q.
   kNibbleTwoOne,  ///< kNibbleTwo, then 1 vector with bit 6 of quad q in bit q.
+  kTrits,         ///< 13 vectors: vector v holds the base-3 digits of quads 5v to 5v + 4, see TritCode.
 };
+
+/// Columns of a block whose planes lie together.
+constexpr size_t plane_columns(Planes planes) {
+  return planes == Planes::kTrits ? kTileColumns : kBlockColumns;
+}
 
 /// Vectors of all planes of a block.
 constexpr size_t plane_vectors(Planes planes) {
@@ -50,9 +58,39 @@ constexpr size_t plane_vectors(Planes planes) {
       return 1;
     case Planes::kNibbleTwoOne:
       return 7;
+    case Planes::kTrits:
+      return 13;
   }
   return 0;
 }
+
+/// Five base-3 digits in a byte e. Digit n comes from the upper two bits of a mean, which takes three instructions on
+/// bytes: level = mean(r, mean(r, 252)) & 192 for r = e 3^n mod 256, where mean(a, b) = (a + b + 1) / 2 without the
+/// remainder, and levels of 64, 128 and 192 are the digits 0, 1 and 2. (The bytes of TQ1_0 are others: its digits are
+/// floor(3 r / 256), for which lanes of bytes are too narrow.)
+struct TritCode {
+  static constexpr size_t kDigits = 5;
+  static constexpr uint8_t kOffset = 252;
+
+  static constexpr unsigned level(unsigned r) { return ((r + (r + kOffset + 1) / 2 + 1) / 2) & 192u; }
+  /// The byte of digits n_0 ... n_4 by 81 n_0 + 27 n_1 + 9 n_2 + 3 n_3 + n_4.
+  static constexpr std::array<uint8_t, 243> bytes() {
+    std::array<uint8_t, 243> out{};
+    size_t found = 0;
+    for (unsigned e = 0; e < 256; ++e) {
+      unsigned number = 0, r = e;
+      bool valid = true;
+      for (size_t n = 0; n < kDigits; ++n, r = r * 3 & 255u) {
+        valid = valid && level(r) > 0;
+        number = 3 * number + level(r) / 64 - (valid ? 1 : 0);
+      }
+      if (!valid || out[number] != 0) continue;
+      out[number] = static_cast<uint8_t>(e);
+      ++found;
+    }
+    return found == out.size() ? out : throw "some digits have no byte";
+  }
+};
 
 /// A run of equal fields of a block that belong to its header, e.g. 12 bytes of packed 6-bit scales.
 struct HeaderRun {

@@ -12,7 +12,6 @@ namespace mneme::kernels::products {
 struct FormatBase {
   static constexpr size_t kGroup = kBlockColumns;     ///< Columns that share a scale: 16 or 32.
   static constexpr bool kMinimum = false;             ///< Has a minimum per group.
-  static constexpr bool kPackable = true;             ///< Has a packed form of the same size.
   static constexpr const uint8_t* kLevels = nullptr;  ///< Level of each of the 16 codes; null: the code itself.
   static constexpr int kSpecialCode = -1;             ///< Code whose level is chosen per row and block; -1: none.
   static constexpr bool kDoubled = false;             ///< Levels are twice the codes.
@@ -89,6 +88,16 @@ struct Mxfp4 : FormatBase {
   static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 1, 1}}};
 };
 
+struct Nvfp4 : FormatBase {
+  static constexpr DType kDType = DType::kNVFP4;
+  static constexpr size_t kBlock = 64, kBytes = 36;
+  static constexpr Planes kPlanes = Planes::kNibble;
+  static constexpr int kZero = 16;
+  static constexpr size_t kGroup = 16;
+  static constexpr const uint8_t* kLevels = kFp4Levels.data();
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 1, 4}}};
+};
+
 struct Q2_K : FormatBase {
   static constexpr DType kDType = DType::kQ2_K;
   static constexpr size_t kBlock = 256, kBytes = 84;
@@ -144,13 +153,16 @@ struct Iq4Xs : FormatBase {
   static constexpr std::array<HeaderRun, 2> kHeader = {{{0, 2, 2}, {4, 1, 4}}};
 };
 
-/// Stored base 3, five trits a byte: no planes of bits, so it is used as it is.
+/// Levels of base-3 digits, as TritCode gives them.
+inline constexpr std::array<uint8_t, 16> kTritLevels = {64, 128, 192};
+
+/// Five base-3 digits a byte.
 struct Tq1_0 : FormatBase {
   static constexpr DType kDType = DType::kTQ1_0;
   static constexpr size_t kBlock = 256, kBytes = 54;
-  static constexpr bool kPackable = false;
-  static constexpr Planes kPlanes = Planes::kTwo;
-  static constexpr int kZero = 1;
+  static constexpr Planes kPlanes = Planes::kTrits;
+  static constexpr int kZero = 128;
+  static constexpr const uint8_t* kLevels = kTritLevels.data();
   static constexpr std::array<HeaderRun, 1> kHeader = {{{52, 2, 1}}};
 };
 
@@ -160,6 +172,25 @@ struct Tq2_0 : FormatBase {
   static constexpr Planes kPlanes = Planes::kTwo;
   static constexpr int kZero = 1;
   static constexpr std::array<HeaderRun, 1> kHeader = {{{64, 2, 1}}};
+};
+
+/// Ternary as TQ2_0, in blocks of 64.
+struct Q2_0 : FormatBase {
+  static constexpr DType kDType = DType::kQ2_0;
+  static constexpr size_t kBlock = 64, kBytes = 18;
+  static constexpr Planes kPlanes = Planes::kTwo;
+  static constexpr int kZero = 1;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
+};
+
+/// Signs: bit b is level 2b less a zero of 1.
+struct Q1_0 : FormatBase {
+  static constexpr DType kDType = DType::kQ1_0;
+  static constexpr size_t kBlock = 128, kBytes = 18;
+  static constexpr bool kDoubled = true;
+  static constexpr Planes kPlanes = Planes::kOne;
+  static constexpr int kZero = 1;
+  static constexpr std::array<HeaderRun, 1> kHeader = {{{0, 2, 1}}};
 };
 
 /// Blocks as tensor/bitmod.h describes them.
@@ -210,9 +241,11 @@ struct Signs : FormatBase {
 #define MNEME_INT8_FORMATS(X)                                                                                   \
   X(Q4_0)                                                                                                       \
   X(Q4_1)                                                                                                       \
-  X(Q5_0) X(Q5_1) X(Q8_0) X(Iq4Nl) X(Mxfp4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Iq4Xs) X(Tq1_0) X(Tq2_0)  \
-      X(BitMod3) X(BitMod4) X(Bipolar<1>) X(Bipolar<2>) X(Bipolar<3>) X(Bipolar<4>) X(Bipolar<5>) X(Bipolar<6>) \
-          X(Bipolar<7>) X(Bipolar<8>)
+  X(Q5_0)                                                                                                       \
+  X(Q5_1)                                                                                                       \
+  X(Q8_0) X(Iq4Nl) X(Mxfp4) X(Nvfp4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Iq4Xs) X(Tq1_0) X(Tq2_0) X(Q2_0) \
+      X(Q1_0) X(BitMod3) X(BitMod4) X(Bipolar<1>) X(Bipolar<2>) X(Bipolar<3>) X(Bipolar<4>) X(Bipolar<5>)       \
+          X(Bipolar<6>) X(Bipolar<7>) X(Bipolar<8>)
 
 /// Bytes of the header of one block and one row.
 template <class Format>
@@ -223,11 +256,11 @@ constexpr size_t header_bytes() {
 }
 
 /// Bytes of a packed tile of `columns` columns of one stripe: headers of all blocks ([block][field][row]), then the
-/// planes of each block of 32 columns.
+/// planes of each block of 32 columns (or as many as lie together).
 template <class Format>
 constexpr size_t packed_tile_bytes(size_t columns) {
   return columns / Format::kBlock * header_bytes<Format>() * kStripeRows +
-         columns / kBlockColumns * plane_vectors(Format::kPlanes) * kVectorBytes;
+         columns / plane_columns(Format::kPlanes) * plane_vectors(Format::kPlanes) * kVectorBytes;
 }
 
 /// Bytes of the packed tiles of one stripe.
@@ -242,7 +275,7 @@ constexpr size_t packed_stripe_bytes(size_t columns) {
 /// both block by block. An odd last stripe is alone.
 struct PackedTile {
   size_t header;
-  size_t planes;        ///< Of the first block of 32 columns.
+  size_t planes;        ///< Of the first block.
   size_t block_stride;  ///< From the planes of a block to those of the next.
 };
 

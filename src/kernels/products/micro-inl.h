@@ -85,20 +85,29 @@ template <class Format, bool kWide, size_t kStripes>
 void int8_decode(const uint8_t* packed, const PackedTile* tiles, const Int8Inputs& x, size_t n_blocks, float* sums) {
   constexpr size_t kPerBlock = kBlockColumns / Format::kGroup, kQuads = Format::kGroup / 4;
   constexpr size_t kPlaneBytes = plane_vectors(Format::kPlanes) * kVectorBytes;
+  constexpr bool kTrits = Format::kPlanes == Planes::kTrits;
   const size_t header = n_blocks * kBlockColumns / Format::kBlock * header_bytes<Format>() * kStripeRows;
   TileScales scales[kStripes];
   Isa::Floats acc[kStripes];
+  Isa::Bytes rest[kStripes];  // of the digits of kTrits
   MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
+    if constexpr (kTrits) prefetch(packed + tiles[s].planes + kPrefetchBytes, kPlaneBytes);
     prefetch(packed + tiles[s].header + kPrefetchBytes, header);
     tile_scales(Format(), packed + tiles[s].header, n_blocks * kBlockColumns / Format::kBlock, scales[s]);
     acc[s] = Isa::zero_floats();
   }
-  for (size_t b = 0; b < n_blocks; ++b) {
+  const auto add_block = [&](size_t b) __attribute__((always_inline)) {
     Isa::Bytes levels[kStripes][kBlockQuads];
     MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
       const uint8_t* planes = packed + tiles[s].planes + b * tiles[s].block_stride;
-      prefetch(planes + kPrefetchBytes, kPlaneBytes);
-      block_levels<Format>(planes, scales[s].special[special_row<Format>(b)], levels[s]);
+      if constexpr (kTrits) {
+        MNEME_UNROLL for (size_t q = 0; q < kBlockQuads; ++q) {
+          levels[s][q] = next_trits(packed + tiles[s].planes, b * kBlockQuads + q, rest[s]);
+        }
+      } else {
+        prefetch(planes + kPrefetchBytes, kPlaneBytes);
+        block_levels<Format>(planes, scales[s].special[special_row<Format>(b)], levels[s]);
+      }
     }
     MNEME_UNROLL for (size_t half = 0; half < kPerBlock; ++half) {
       const size_t g = b * kPerBlock + half;
@@ -118,6 +127,11 @@ void int8_decode(const uint8_t* packed, const PackedTile* tiles, const Int8Input
         }
       }
     }
+  };
+  if constexpr (kTrits) {  // always whole tiles; unrolled, so that digits are known where they are taken
+    MNEME_UNROLL for (size_t b = 0; b < kTileBlocks; ++b) add_block(b);
+  } else {
+    for (size_t b = 0; b < n_blocks; ++b) add_block(b);
   }
   MNEME_UNROLL for (size_t s = 0; s < kStripes; ++s) {
     float* sum = sums + s * kStripeRows;

@@ -78,6 +78,13 @@ void plain_int8(const PlainRows& plain, size_t columns, Int8Tile& tile) {
 template <class Format>
 void packed_int8(const uint8_t* packed, const PackedTile& at, size_t columns, Int8Tile& tile) {
   tile_scales(Format(), packed + at.header, columns / Format::kBlock, tile.scales);
+  if constexpr (Format::kPlanes == Planes::kTrits) {
+    Isa::Bytes rest = Isa::set_bytes(0);
+    for (size_t q = 0; q < columns / 4; ++q) {
+      Isa::store_bytes(tile.levels[q], next_trits(packed + at.planes, q, rest));
+    }
+    return;
+  }
   for (size_t b = 0; b < columns / kBlockColumns; ++b) {
     Isa::Bytes levels[kBlockQuads];
     block_levels<Format>(packed + at.planes + b * at.block_stride, tile.scales.special[special_row<Format>(b)], levels);

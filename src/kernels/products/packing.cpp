@@ -40,6 +40,22 @@ void write_planes(Planes planes, const uint8_t* const (&codes)[kStripeRows], uin
   }
 }
 
+/// Digits of one tile of 16 rows. codes[r] has the 256 codes of row r, at most 2 each.
+void write_trits(const uint8_t* const (&codes)[kStripeRows], uint8_t* out) {
+  static constexpr std::array kBytes = TritCode::bytes();
+  for (size_t v = 0; v < plane_vectors(Planes::kTrits); ++v) {
+    for (size_t r = 0; r < kStripeRows; ++r) {
+      for (size_t i = 0; i < 4; ++i) {
+        unsigned number = 0;
+        for (size_t q = TritCode::kDigits * v; q < TritCode::kDigits * (v + 1); ++q) {
+          number = 3 * number + (q < kTileColumns / 4 ? codes[r][4 * q + i] : 0u);
+        }
+        out[v * kVectorBytes + 4 * r + i] = kBytes[number];
+      }
+    }
+  }
+}
+
 struct RowPointers {
   const uint8_t* rows[kStripeRows];
 
@@ -70,10 +86,14 @@ void pack_tile(const RowPointers& from, size_t first_block, size_t n_blocks, con
     uint8_t codes[kStripeRows][Format::kBlock];
     for (size_t r = 0; r < kStripeRows; ++r)
       packing::block_codes(Format(), from.rows[r] + b * Format::kBytes, codes[r]);
-    for (size_t k = 0; k < Format::kBlock; k += kBlockColumns, planes += tile.block_stride) {
+    for (size_t k = 0; k < Format::kBlock; k += plane_columns(Format::kPlanes), planes += tile.block_stride) {
       const uint8_t* block[kStripeRows];
       for (size_t r = 0; r < kStripeRows; ++r) block[r] = codes[r] + k;
-      write_planes(Format::kPlanes, block, planes);
+      if constexpr (Format::kPlanes == Planes::kTrits) {
+        write_trits(block, planes);
+      } else {
+        write_planes(Format::kPlanes, block, planes);
+      }
     }
   }
 }
@@ -120,7 +140,7 @@ size_t packed_size(DType dtype, size_t rows, size_t columns) {
   switch (dtype) {
 #define MNEME_CASE(Format) \
   case Format::kDType:     \
-    return Format::kPackable ? n_stripes * packed_stripe_bytes<Format>(columns) : 0;
+    return n_stripes * packed_stripe_bytes<Format>(columns);
     MNEME_INT8_FORMATS(MNEME_CASE)
 #undef MNEME_CASE
     case DType::kF32:
@@ -138,7 +158,7 @@ void pack_stripes(const Matrix& plain, size_t first, size_t last, std::byte* out
   switch (plain.dtype) {
 #define MNEME_CASE(Format) \
   case Format::kDType:     \
-    if constexpr (Format::kPackable) return pack_blocks<Format>(plain, first, last, out);
+    return pack_blocks<Format>(plain, first, last, out);
     MNEME_INT8_FORMATS(MNEME_CASE)
 #undef MNEME_CASE
     case DType::kF32:

@@ -94,6 +94,19 @@ constexpr bool has_levels() {
   return Format::kLevels != nullptr || Format::kDoubled;
 }
 
+/// TritCode::level() of each byte.
+MNEME_INLINE Isa::Bytes trit_levels(Isa::Bytes e) {
+  return Isa::mask(Isa::average(e, Isa::average(e, Isa::set_bytes(TritCode::kOffset))), 0xc0);
+}
+
+/// The levels of quad `q` of a tile of kTrits, which are asked for from 0 to 63 one after the other. `e` keeps what is
+/// left of a vector between calls.
+MNEME_INLINE Isa::Bytes next_trits(const uint8_t* planes, size_t q, Isa::Bytes& e) {
+  e = q % TritCode::kDigits == 0 ? Isa::load_bytes(planes + q / TritCode::kDigits * kVectorBytes)
+                                 : Isa::add_bytes(e, Isa::add_bytes(e, e));
+  return trit_levels(e);
+}
+
 /// The eight quads of a block: codes, or levels for types with a table.
 template <class Format>
 MNEME_INLINE void block_levels(const uint8_t* planes, const uint32_t* special, Isa::Bytes (&levels)[8]) {

@@ -71,6 +71,16 @@ struct Isa : RowByRow<Isa> {
     for (uint8_t& byte : out.v) byte = v;
     return out;
   }
+  /// Sums modulo 256.
+  static MNEME_INLINE Bytes add_bytes(Bytes a, const Bytes& b) {
+    for (size_t i = 0; i < kVectorBytes; ++i) a.v[i] = static_cast<uint8_t>(a.v[i] + b.v[i]);
+    return a;
+  }
+  /// (a + b + 1) / 2 of each byte.
+  static MNEME_INLINE Bytes average(Bytes a, const Bytes& b) {
+    for (size_t i = 0; i < kVectorBytes; ++i) a.v[i] = static_cast<uint8_t>((a.v[i] + b.v[i] + 1) / 2);
+    return a;
+  }
   static MNEME_INLINE Ints set_ints(int32_t v) {
     Ints out;
     for (int32_t& lane : out.v) lane = v;
@@ -185,6 +195,15 @@ struct Isa : RowByRow<Isa> {
       uint16_t half = 0;
       std::memcpy(&half, p + 2 * r, sizeof half);
       out.v[r] = f16_to_f32(half);
+    }
+    return out;
+  }
+  /// 16 unsigned E4M3 numbers over 256, which are halves with the same fields; the NaN is zero, the top bit means
+  /// nothing.
+  static MNEME_INLINE Floats load_small_ue4m3(const uint8_t* p) {
+    Floats out;
+    for (size_t r = 0; r < kStripeRows; ++r) {
+      out.v[r] = p[r] == 127 ? 0.0f : f16_to_f32(static_cast<uint16_t>((p[r] & 127) << 7));
     }
     return out;
   }

@@ -33,10 +33,15 @@ constexpr size_t special_row(size_t b) {
   return Format::kSpecialCode >= 0 ? b * kBlockColumns / Format::kBlock : 0;
 }
 
-/// Types with one f16 scale a block of 32.
+/// Types with one f16 scale a block.
 template <class Format>
 inline void one_scale(const uint8_t* header, size_t n_blocks, TileScales& tile) {
-  for (size_t b = 0; b < n_blocks; ++b) load_halves(header + 32 * b, tile.scale[b]);
+  constexpr size_t kGroups = Format::kBlock / Format::kGroup;
+  for (size_t b = 0; b < n_blocks; ++b) {
+    Rows* scales = tile.scale + b * kGroups;
+    load_halves(header + 2 * kStripeRows * b, scales[0]);
+    for (size_t g = 1; g < kGroups; ++g) std::memcpy(scales[g], scales[0], sizeof(Rows));
+  }
 }
 
 /// Types with f16 scale and added minimum a block of 32.
@@ -73,6 +78,14 @@ inline void tile_scales(Mxfp4, const uint8_t* header, size_t n, TileScales& tile
       const uint32_t e = header[16 * b + r];
       tile.scale[b][r] = std::bit_cast<float>(e < 2 ? 0x00200000u << e : (e - 1) << 23);
     }
+  }
+}
+
+/// Unsigned E4M3 scales; the levels are doubled.
+inline void tile_scales(Nvfp4, const uint8_t* header, size_t n, TileScales& tile) {
+  const Isa::Floats factor = Isa::set_floats(256 / 2);
+  for (size_t g = 0; g < n * (Nvfp4::kBlock / Nvfp4::kGroup); ++g) {
+    Isa::store_floats(tile.scale[g], Isa::multiply(factor, Isa::load_small_ue4m3(header + kStripeRows * g)));
   }
 }
 
@@ -124,17 +137,20 @@ inline void tile_scales(Bipolar<kBits>, const uint8_t* header, size_t n, TileSca
   }
 }
 
-template <class Format>
-inline void same_scale(const uint8_t* header, TileScales& tile) {
-  load_halves(header, tile.scale[0]);
-  for (size_t g = 1; g < kTileColumns / Format::kGroup; ++g) std::memcpy(tile.scale[g], tile.scale[0], sizeof(Rows));
+inline void tile_scales(Tq1_0, const uint8_t* header, size_t n, TileScales& tile) {
+  one_scale<Tq1_0>(header, n, tile);
+  for (Rows& scale : tile.scale) {
+    for (float& row : scale) row *= 1.0f / 64;
+  }
 }
-
-inline void tile_scales(Tq1_0, const uint8_t* header, size_t, TileScales& tile) {
-  same_scale<Tq1_0>(header, tile);
+inline void tile_scales(Tq2_0, const uint8_t* header, size_t n, TileScales& tile) {
+  one_scale<Tq2_0>(header, n, tile);
 }
-inline void tile_scales(Tq2_0, const uint8_t* header, size_t, TileScales& tile) {
-  same_scale<Tq2_0>(header, tile);
+inline void tile_scales(Q2_0, const uint8_t* header, size_t n, TileScales& tile) {
+  one_scale<Q2_0>(header, n, tile);
+}
+inline void tile_scales(Q1_0, const uint8_t* header, size_t n, TileScales& tile) {
+  one_scale<Q1_0>(header, n, tile);
 }
 
 inline void tile_scales(Q2_K, const uint8_t* header, size_t, TileScales& tile) {

@@ -263,12 +263,9 @@ template <class Format>
 constexpr ProductEntry int8_entry(Layout layout) {
   // Without VNNI wide levels are taken as signed: their zero moves by 128.
   constexpr int kZero = Isa::kSignedWide && is_wide<Format>() ? Format::kZero - 128 : Format::kZero;
-  void (*function)(const StripeJob&) = &run<Int8Product<Format, Layout::kPlain>>;
-  if (layout == Layout::kPacked) {
-    function = nullptr;
-    if constexpr (Format::kPackable) function = &run<Int8Product<Format, Layout::kPacked>>;
-  }
-  return {function, Currency::kInt8, Format::kGroup, Format::kMinimum, kZero};
+  return {layout == Layout::kPacked ? &run<Int8Product<Format, Layout::kPacked>>
+                                    : &run<Int8Product<Format, Layout::kPlain>>,
+          Currency::kInt8, Format::kGroup, Format::kMinimum, kZero};
 }
 
 inline ProductEntry signs_entry() {
