@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 /// Scalar decoders and encoders of the block formats, one pair a format; dtype.cpp lists them in the table of formats.
 /// The layouts are those of GGUF files: fields in byte order, half-precision scales, little-endian.
@@ -48,6 +49,15 @@ void encode_q3_k(const float* in, const float* importance, std::byte* blocks, si
 void encode_q4_k(const float* in, const float* importance, std::byte* blocks, size_t n);
 void encode_q5_k(const float* in, const float* importance, std::byte* blocks, size_t n);
 void encode_q6_k(const float* in, const float* importance, std::byte* blocks, size_t n);
+
+// Codes of one block, whose scales stay (block_codes.h).
+void store_q2_k_codes(const uint8_t* codes, std::byte* block);
+void store_q3_k_codes(const uint8_t* codes, std::byte* block);
+void store_q4_k_codes(const uint8_t* codes, std::byte* block);
+void store_q5_k_codes(const uint8_t* codes, std::byte* block);
+void store_q6_k_codes(const uint8_t* codes, std::byte* block);
+void store_iq4_xs_codes(const uint8_t* codes, std::byte* block);
+void store_nvfp4_codes(const uint8_t* codes, std::byte* block);
 
 // Four bits that index a table of unevenly spaced levels.
 void decode_iq4_nl(const std::byte* blocks, float* out, size_t n);

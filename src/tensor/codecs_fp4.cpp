@@ -90,17 +90,24 @@ void decode_nvfp4(const std::byte* blocks, float* out, size_t n) {
   }
 }
 
+void store_nvfp4_codes(const uint8_t* codes, std::byte* block) {
+  for (size_t i = 0; i < 32; ++i) {
+    const uint8_t* sub = codes + 16 * (i / 8) + i % 8;
+    store_u8(block + 4 + i, sub[0] | sub[8] << 4);
+  }
+}
+
 void encode_nvfp4(const float* in, const float*, std::byte* blocks, size_t n) {
+  uint8_t codes[64];
   for (size_t b = 0; b < n / 64; ++b, blocks += 36, in += 64) {
     for (size_t sub = 0; sub < 4; ++sub) {
       const float* x = in + 16 * sub;
       const int code = encode_ue4m3(std::fabs(signed_peak(x, 16)) / 6.0f);
       const float scale = nvfp4_scale(code);
       store_u8(blocks + sub, code);
-      for (size_t j = 0; j < 8; ++j) {
-        store_u8(blocks + 4 + 8 * sub + j, nearest_e2m1(x[j], scale) | nearest_e2m1(x[j + 8], scale) << 4);
-      }
+      for (size_t j = 0; j < 16; ++j) codes[16 * sub + j] = static_cast<uint8_t>(nearest_e2m1(x[j], scale));
     }
+    store_nvfp4_codes(codes, blocks);
   }
 }
 

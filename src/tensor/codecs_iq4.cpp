@@ -63,14 +63,17 @@ float fit_levels(const float* x, const float* weights) {
   return static_cast<float>(best_scale);
 }
 
-/// Codes of a block for a scale, packed as nibbles: byte j holds element j low and element j + 16 high.
-void store_codes(const float* x, float scale, std::byte* qs) {
+/// Codes of a block as nibbles: byte j holds element j low and element j + 16 high.
+void pack_block(const uint8_t* codes, std::byte* qs) {
+  for (size_t j = 0; j < 16; ++j) store_u8(qs + j, codes[j] | codes[j + 16] << 4);
+}
+
+/// The same for the nearest levels of a scale.
+void store_nearest(const float* x, float scale, std::byte* qs) {
   const float inverse = inverse_or_zero(scale);
-  for (size_t j = 0; j < 16; ++j) {
-    const int low = kNearest.code[NearestLevel::slot(x[j] * inverse)];
-    const int high = kNearest.code[NearestLevel::slot(x[j + 16] * inverse)];
-    store_u8(qs + j, low | high << 4);
-  }
+  uint8_t codes[kBlock];
+  for (size_t j = 0; j < kBlock; ++j) codes[j] = kNearest.code[NearestLevel::slot(x[j] * inverse)];
+  pack_block(codes, qs);
 }
 
 double level_error(const float* x, const float* weights, float scale) {
@@ -104,7 +107,7 @@ void encode_iq4_nl(const float* in, const float* importance, std::byte* blocks, 
   for (size_t b = 0; b < n / kBlock; ++b, blocks += 18, in += kBlock) {
     error_weights(in, importance == nullptr ? nullptr : importance + kBlock * b, kBlock, weights);
     const float d = store_f16(blocks, fit_levels(in, weights));
-    store_codes(in, d, blocks + 2);
+    store_nearest(in, d, blocks + 2);
   }
 }
 
@@ -118,6 +121,10 @@ void decode_iq4_xs(const std::byte* blocks, float* out, size_t n) {
       decode_block(blocks + 8 + 16 * k, d * static_cast<float>(scale), out + kBlock * k);
     }
   }
+}
+
+void store_iq4_xs_codes(const uint8_t* codes, std::byte* block) {
+  for (size_t k = 0; k < 8; ++k) pack_block(codes + kBlock * k, block + 8 + 16 * k);
 }
 
 void encode_iq4_xs(const float* in, const float* importance, std::byte* blocks, size_t n) {
@@ -144,7 +151,7 @@ void encode_iq4_xs(const float* in, const float* importance, std::byte* blocks, 
       const int stored = scale + 32;
       blocks[4 + k / 2] |= static_cast<std::byte>((stored & 15) << (4 * (k % 2)));
       high |= (stored >> 4) << (2 * k);
-      store_codes(x, d * static_cast<float>(scale), blocks + 8 + 16 * k);
+      store_nearest(x, d * static_cast<float>(scale), blocks + 8 + 16 * k);
     }
     store_as(blocks + 2, static_cast<uint16_t>(high));
   }

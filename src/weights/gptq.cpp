@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/parallel.h"
+#include "tensor/block_codes.h"
 
 namespace mneme {
 namespace {
@@ -80,17 +81,25 @@ class BlockEncoder {
  public:
   BlockEncoder(const DTypeInfo& info, size_t columns, std::span<const float> factor)
       : info_(info),
+        access_(find_block_codes(info.dtype)),
         columns_(columns),
         factor_(factor),
         stored_(info.block_elements),
         chosen_(info.block_elements),
         work_(info.block_elements),
+        codes_(info.block_elements),
         again_(info.block_bytes) {}
 
   /// Encodes row[begin, begin + block) to `to` and sets e[j] = (w_j - q_j) / U_jj.
   void encode(const float* row, size_t begin, const float* importance, std::byte* to, float* e) {
     const float* h = importance == nullptr ? nullptr : importance + begin;
     info_.encode(row + begin, h, to, block());
+    if (access_ != nullptr) {
+      read_group_levels(to);
+      walk(row + begin, begin, e, [&](size_t j, float w) { return nearest_code(j, w); });
+      access_->store(codes_.data(), to);
+      return;
+    }
     info_.decode(to, stored_.data(), block());
     find_levels();
     walk(row + begin, begin, e, [&](size_t j, float w) { return nearest(j, w); });
@@ -118,6 +127,29 @@ class BlockEncoder {
     }
   }
 
+  /// group_levels_[group][code], from blocks in which the elements of a group have as many codes as they are.
+  void read_group_levels(const std::byte* block_bytes) {
+    const size_t group = access_->group, count = access_->count;
+    group_levels_.resize(block() / group * count);
+    std::copy_n(block_bytes, info_.block_bytes, again_.begin());
+    for (size_t first = 0; first < count; first += group) {
+      for (size_t j = 0; j < block(); ++j) codes_[j] = static_cast<uint8_t>((first + j % group) % count);
+      access_->store(codes_.data(), again_.data());
+      info_.decode(again_.data(), stored_.data(), block());
+      for (size_t j = 0; j < block(); ++j) group_levels_[j / group * count + codes_[j]] = stored_[j];
+    }
+  }
+
+  float nearest_code(size_t j, float w) {
+    const float* levels = group_levels_.data() + j / access_->group * access_->count;
+    size_t best = 0;
+    for (size_t c = 1; c < access_->count; ++c) {
+      if (std::fabs(levels[c] - w) < std::fabs(levels[best] - w)) best = c;
+    }
+    codes_[j] = static_cast<uint8_t>(best);
+    return levels[best];
+  }
+
   void find_levels() {
     levels_ = stored_;
     std::sort(levels_.begin(), levels_.end());
@@ -138,9 +170,11 @@ class BlockEncoder {
   }
 
   const DTypeInfo& info_;
+  const BlockCodes* access_;
   size_t columns_;
   std::span<const float> factor_;
-  std::vector<float> stored_, chosen_, work_, levels_;
+  std::vector<float> stored_, chosen_, work_, levels_, group_levels_;
+  std::vector<uint8_t> codes_;
   std::vector<std::byte> again_;
   size_t peak_ = 0;
 };

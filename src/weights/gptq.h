@@ -13,10 +13,11 @@
 ///     minimise ||(W - Q) X||^2,  H = X X^T + damping * mean(diag H) * I,  H^-1 = U^T U with U upper triangular
 ///     e_j = (w_j - q_j) / U_jj,  w_k -= e_j U_jk for k > j      (each row by itself)
 ///
-/// When a block of the format is reached, the format's own encoder chooses its scale; the values it gives are the
-/// levels that the columns of the block then choose from, one after another. If the encoder does not find these choices
-/// again as they are (types with scales inside a block), its own stay and the error only goes to later blocks. So the
-/// method needs nothing of a format but its encoder and decoder.
+/// When a block of the format is reached, the format's own encoder chooses its scales. The columns of the block then
+/// choose from the levels that these allow, one after another, and their codes replace the encoder's. Of types with one
+/// scale a block, whose codes nobody else can write (tensor/block_codes.h), the levels are the values that the encoder
+/// gave to the block; if it does not find the choices again as they are, its own stay and the error only goes to later
+/// blocks.
 ///
 /// Not here: the order of columns by activation.
 namespace mneme {

@@ -57,7 +57,8 @@ TEST(Gptq, OutputsChangeLessThanWithRounding) {
   PhiloxStream random(2);
   std::vector<float> w(24 * kColumns);
   for (float& v : w) v = random.next_normal();
-  for (DType to : {DType::kQ4_0, DType::kBitMod3, DType::kBipolar2, DType::kQ4_K}) {
+  for (DType to : {DType::kQ4_0, DType::kBitMod3, DType::kBitMod4, DType::kBipolar2, DType::kQ2_K, DType::kQ3_K,
+                   DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_XS, DType::kNVFP4}) {
     const DTypeInfo& info = dtype_info(to);
     std::vector<std::byte> plain(row_bytes(to, kColumns) * 24), fed(plain.size());
     std::vector<float> rounded(w.size()), result(w.size()), work = w;
@@ -65,13 +66,8 @@ TEST(Gptq, OutputsChangeLessThanWithRounding) {
     info.decode(plain.data(), rounded.data(), w.size());
     gptq_encode(work, kColumns, factor, nullptr, to, fed.data());
     info.decode(fed.data(), result.data(), w.size());
-    // A block of 256 with scales inside is the whole row here: nothing is left to feed, and it must be plain rounding.
     const double before = output_error(w, rounded, gram, kColumns), after = output_error(w, result, gram, kColumns);
-    if (info.block_elements == kColumns) {
-      EXPECT_EQ(fed, plain);
-    } else {
-      EXPECT_LT(after, 0.7 * before) << info.name;
-    }
+    EXPECT_LT(after, 0.7 * before) << info.name;
   }
 }
 
