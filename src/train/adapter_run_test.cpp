@@ -362,6 +362,11 @@ TEST_F(AdapterRun, LearnedStepsTrainResumeAndAreExported) {
   };
   constexpr const char* kSteps = "blk.0.ffn_up.weight.steps";
   EXPECT_EQ(whole->model().parameters().find("blk.0.ffn_down.weight.steps"), nullptr);
+  // One gradient and two moments a step, as for any other parameter.
+  const size_t n_trained = whole->model().parameters().n_trained();
+  EXPECT_EQ(n_trained, 500u * 128 + 3 * 128 + (4 * 128 + 3 * 160) * 128 + (4 * 128 + 2 * 160));
+  EXPECT_GE(ledger.used(Tier::kRam, Tag::kOptimizer), 8 * n_trained);
+  EXPECT_GE(ledger.used(Tier::kRam, Tag::kGradient), 4 * n_trained);
   const std::vector<float> before = values(whole->model(), kSteps);
   EXPECT_EQ(before.size(), 160u);
   EXPECT_TRUE(whole->run());
