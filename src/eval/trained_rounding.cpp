@@ -20,7 +20,7 @@ namespace {
 using namespace train;
 
 constexpr size_t kAnswerTokens = 6144;
-constexpr uint64_t kSeed = 5, kEvalSeed = 77, kCalibrationSeed = 6;
+constexpr uint64_t kFirstSeed = 5, kEvalSeed = 77, kCalibrationSeed = 4;
 
 SourceOptions books() {
   SourceOptions options;
@@ -42,9 +42,9 @@ TrainedRounding::~TrainedRounding() {
   std::filesystem::remove_all(folder_, ignored);
 }
 
-Recipe TrainedRounding::recipe(bool learned_steps, bool has_teacher) const {
+Recipe TrainedRounding::recipe(bool learned_steps, bool has_teacher, uint64_t seed) const {
   Recipe recipe;
-  recipe.seed = kSeed;
+  recipe.seed = seed;
   recipe.micro_batch_tokens = kBatchTokens;
   recipe.base = kModel;
   recipe.model.context = kWindow;
@@ -88,7 +88,7 @@ double TrainedRounding::rounded(bool feeds_errors) {
     PlanRequest request;
     request.context = kWindow;
     const auto engine = Engine::load(kModel, request, ledger);
-    const Recipe training = recipe(false, false);
+    const Recipe training = recipe(false, false, kFirstSeed);
     const Mixture mixture(*tokenizer_, sources_, training.mixture, kCalibrationSeed);
     std::vector<TokenId> tokens;
     for (size_t step = 0; step < 8; ++step) {
@@ -109,12 +109,20 @@ double TrainedRounding::rounded(bool feeds_errors) {
 }
 
 double TrainedRounding::trained(bool learned_steps, bool has_teacher) {
+  double loss = 0;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    loss += std::log(trained_once(learned_steps, has_teacher, kFirstSeed + seed)) / kSeeds;
+  }
+  return std::exp(loss);
+}
+
+double TrainedRounding::trained_once(bool learned_steps, bool has_teacher, uint64_t seed) {
   const std::string name =
-      fmt::format("{}/{}{}", folder_, learned_steps ? "learned" : "fixed", has_teacher ? "-taught" : "");
+      fmt::format("{}/{}{}-{}", folder_, learned_steps ? "learned" : "fixed", has_teacher ? "-taught" : "", seed);
   const std::string path = name + ".gguf";
   if (known_.contains(path)) return known_[path];
   Ledger ledger;
-  Trainer trainer(ledger, recipe(learned_steps, has_teacher), "", name, false, {});
+  Trainer trainer(ledger, recipe(learned_steps, has_teacher, seed), "", name, false, {});
   trainer.run();
   const ModelFile base = open_gguf(kModel);
   export_gguf(path, "trained", trainer.model(), trainer.tokenizer(), DType::kQ8_0, &base);

@@ -20,7 +20,7 @@ class TrainedRounding {
  public:
   static constexpr const char* kModel = "models/pocket-mini.gguf";
   static constexpr const char* kFormat = "BIPOLAR2";
-  static constexpr size_t kWindow = 512, kBatchTokens = 2048, kSteps = 120;
+  static constexpr size_t kWindow = 512, kBatchTokens = 2048, kSteps = 120, kSeeds = 2;
 
   /// Throws Error where the model or the books are missing.
   TrainedRounding();
@@ -31,12 +31,13 @@ class TrainedRounding {
   double original() { return perplexity_of(kModel); }
   /// Rounded to nearest, or with errors fed on (GPTQ), calibrated on batches of the training data.
   double rounded(bool feeds_errors);
-  /// After quantisation-aware training; what is measured is the exported file.
+  /// After quantisation-aware training; what is measured is the exported file. Of the mean loss over kSeeds seeds.
   double trained(bool learned_steps, bool has_teacher);
 
  private:
   double perplexity_of(const std::string& path);
-  train::Recipe recipe(bool learned_steps, bool has_teacher) const;
+  train::Recipe recipe(bool learned_steps, bool has_teacher, uint64_t seed) const;
+  double trained_once(bool learned_steps, bool has_teacher, uint64_t seed);
 
   std::string folder_;
   train::DataSources sources_;
