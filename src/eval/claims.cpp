@@ -17,6 +17,7 @@
 #include "eval/near_data_claims.h"
 #include "eval/precision_claims.h"
 #include "eval/quant_codegen_claims.h"
+#include "eval/trained_rounding_claims.h"
 #include "eval/vattention_claims.h"
 #include "eval/weight_claims.h"
 #include "eval/weight_quality_claims.h"
@@ -34,6 +35,7 @@ std::span<const Claim> all_claims() {
     for (Claim& claim : adapter_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_quality_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : trained_rounding_claims()) all.push_back(std::move(claim));
     for (Claim& claim : limited_memory_claims()) all.push_back(std::move(claim));
     for (Claim& claim : bitstack_claims()) all.push_back(std::move(claim));
     for (Claim& claim : quant_codegen_claims()) all.push_back(std::move(claim));

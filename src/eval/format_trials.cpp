@@ -142,6 +142,13 @@ double FormatTrials::loss_of(const std::string& path) {
   return found;
 }
 
+FormatTrials& shared_trials(const std::string& model) {
+  static std::map<std::string, std::unique_ptr<FormatTrials>> all;
+  std::unique_ptr<FormatTrials>& trials = all[model];
+  if (!trials) trials = std::make_unique<FormatTrials>(model, 1024);
+  return *trials;
+}
+
 void round_to_integers(std::span<float> values, size_t group, const IntegerGrid& grid) {
   for (size_t first = 0; first < values.size(); first += group) {
     const std::span<float> part = values.subspan(first, std::min(group, values.size() - first));

@@ -39,8 +39,8 @@ class FormatTrials {
   /// Perplexity of the model as it is.
   double original() const { return original_; }
 
-  /// The model, or another file `from`, quantised to a recipe's name with `how` (whose recipe and leave to lose are set here); `name` tells
-  /// files apart and is that of the recipe when it is empty. Returns the path.
+  /// The model, or another file `from`, quantised to a recipe's name with `how` (whose recipe and leave to lose are set
+  /// here); `name` tells files apart and is that of the recipe when it is empty. Returns the path.
   std::string file(const std::string& recipe, QuantizeOptions how = {}, std::string name = {}, std::string from = {});
   /// The model with the matrices that a recipe stores in its base type changed instead, and kept as F32. The others are
   /// as the recipe stores them, so that this file and file(recipe) differ in nothing else.
@@ -61,6 +61,9 @@ class FormatTrials {
   double original_ = 0;
   std::map<std::string, double> perplexities_, losses_;
 };
+
+/// The trials of a model with room for 1024 tokens, made when first asked for and kept, so that claims share them.
+FormatTrials& shared_trials(const std::string& model);
 
 /// How integers are laid over values, for round_to_integers().
 struct IntegerGrid {

@@ -216,7 +216,7 @@ class Study {
     adapter.alpha = 8;
     adapter.targets = {"all"};
     adapter.start = train::AdapterOptions::Start::kSvd;
-    adapter.teacher = model_;
+    adapter.teacher.file = model_;
     recipe.sources = options_.texts;
     recipe.mixture.generated_dialogues = false;
     recipe.mixture.generated_programs = true;

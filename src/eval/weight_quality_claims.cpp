@@ -7,7 +7,6 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
-#include <memory>
 
 #include "base/error.h"
 #include "base/philox.h"
@@ -26,9 +25,7 @@ constexpr std::array<const char*, 2> kModels = {"models/pocket.gguf", "models/po
 constexpr const char* kText = "times the perplexity before, by KL divergence on text of its own";
 
 FormatTrials& trials(size_t model) {
-  static std::array<std::unique_ptr<FormatTrials>, kModels.size()> all;
-  if (!all[model]) all[model] = std::make_unique<FormatTrials>(kModels[model], 1024);
-  return *all[model];
+  return shared_trials(kModels[model]);
 }
 FormatTrials& pocket() {
   return trials(0);

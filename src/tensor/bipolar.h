@@ -44,6 +44,9 @@ constexpr int to_signed(int bits, unsigned code) {
 /// several below the rule's.
 float choose_codes(int bits, const float* w, const float* importance, uint8_t* codes);
 
+/// Writes the stored form of one group: the scale, rounded to half precision, and the planes of its 128 codes.
+void pack_group(int bits, float scale, const uint8_t* codes, std::byte* block);
+
 /// Drops the lowest planes of blocks of `bits`, to `fewer` bits: `n` weights. The result is the stored form of the
 /// numbers cut off there, with the scale that makes up for it.
 void drop_planes(int bits, int fewer, const std::byte* blocks, std::byte* out, size_t n);

@@ -31,7 +31,22 @@ float stored(float scale) {
   return f16_to_f32(f32_to_f16(scale));
 }
 
+inline void pack(unsigned bits, float scale, const uint8_t* codes, std::byte* block) {
+  codecs::store_f16(block, scale);
+  for (unsigned b = 0; b < bits; ++b) {
+    for (size_t i = 0; i < kGroup; i += 8) {
+      int byte = 0;
+      for (size_t j = 0; j < 8; ++j) byte |= (codes[i + j] >> b & 1) << j;
+      codecs::store_u8(block + 2 + b * kPlaneBytes + i / 8, byte);
+    }
+  }
+}
+
 }  // namespace
+
+void pack_group(int bits, float scale, const uint8_t* codes, std::byte* block) {
+  pack(static_cast<unsigned>(bits), scale, codes, block);
+}
 
 float choose_codes(int bits, const float* w, const float* importance, uint8_t* codes) {
   if (bits == 1) {
@@ -96,15 +111,9 @@ template <int kBits>
 void encode_bipolar(const float* in, const float* importance, std::byte* blocks, size_t n) {
   uint8_t codes[kGroup];
   for (size_t g = 0; g < n / kGroup; ++g, blocks += 2 + kBits * kGroup / 8, in += kGroup) {
-    store_f16(blocks,
-              bipolar::choose_codes(kBits, in, importance == nullptr ? nullptr : importance + g * kGroup, codes));
-    for (unsigned b = 0; b < kBits; ++b) {
-      for (size_t i = 0; i < kGroup; i += 8) {
-        int byte = 0;
-        for (size_t j = 0; j < 8; ++j) byte |= (codes[i + j] >> b & 1) << j;
-        store_u8(blocks + 2 + b * kGroup / 8 + i / 8, byte);
-      }
-    }
+    const float scale =
+        bipolar::choose_codes(kBits, in, importance == nullptr ? nullptr : importance + g * kGroup, codes);
+    bipolar::pack(kBits, scale, codes, blocks);
   }
 }
 

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "train/teacher.h"
+
 namespace mneme::train {
 
 /// A low-rank adapter that is trained on top of a frozen model (arXiv 2106.09685), and how it starts. With a teacher it
@@ -17,12 +19,11 @@ struct AdapterOptions {
   float alpha = 16;                                         ///< s = alpha / rank
   std::vector<std::string> targets = {"attn_q", "attn_v"};  ///< Names of linear layers; "all" of them.
   Start start = Start::kZero;
-  std::vector<std::string> below;         ///< Adapter files that are frozen between base and this adapter.
-  std::string teacher;                    ///< Model that the base was quantised from, or empty.
-  double kl_weight = 1, ce_weight = 0.1;  ///< Of the loss with a teacher, per token.
+  std::vector<std::string> below;  ///< Adapter files that are frozen between base and this adapter.
+  TeacherOptions teacher;          ///< The model that the base was quantised from, or none.
 
   /// True when the adapter learns from the model that the base was made of, so that it fits this base alone.
-  bool corrects_base() const { return !teacher.empty(); }
+  bool corrects_base() const { return static_cast<bool>(teacher); }
   bool targets_layer(const std::string& tensor_name) const;
 };
 

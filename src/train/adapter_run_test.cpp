@@ -325,7 +325,7 @@ TEST_F(AdapterRun, QuantisationAwareTrainingExportsWhatItTrained) {
     for (const auto& p : run.model->parameters().all()) {
       if (p.role != Role::kAttention && p.role != Role::kFeedForward) continue;
       std::vector<float> seen(p.size()), stored(p.size());
-      run.recipe.weight_rounding.apply(p.value, p.rows, p.columns, seen.data());
+      run.model->seen_values(p, seen.data());
       const TensorView& view = file.find(p.name)->view;
       for (size_t i = 0; i < p.rows; ++i) decode_row(view, i, stored.data() + i * p.columns);
       EXPECT_EQ(seen, stored) << weights << " " << p.name;
@@ -340,6 +340,97 @@ TEST_F(AdapterRun, QuantisationAwareTrainingExportsWhatItTrained) {
       }
     }
   }
+}
+
+/// Scales of BIPOLAR2 that are trained: parameters of the run, in its checkpoints, written as training saw them. Rows
+/// that have no groups of 128 get the type that quantisation puts in place of BIPOLAR2. A teacher goes with all of it.
+TEST_F(AdapterRun, LearnedStepsTrainResumeAndAreExported) {
+  replace("width = 32", "width = 128");
+  replace("ffn_width = 32", "ffn_width = 160");
+  replace("layers = 2", "layers = 1");
+  replace("every_steps = 3", "every_steps = 0");
+  make_base(DType::kQ8_0);
+  const std::string keys =
+      "products = \"f32\"\n[quantization]\nweights = \"BIPOLAR2\"\nsteps = \"learned\"\nteacher = \"" +
+      folder_.file("exact.gguf") + "\"\n";
+  stand_on(folder_.file("base.gguf"), keys);
+  Ledger ledger;
+  const auto whole = make(ledger, "whole", false);
+  const auto values = [](LlamaModel<float>& model, const char* name) {
+    const Parameter<float>& p = *model.parameters().find(name);
+    return std::vector<float>(p.value, p.value + p.size());
+  };
+  constexpr const char* kSteps = "blk.0.ffn_up.weight.steps";
+  EXPECT_EQ(whole->model().parameters().find("blk.0.ffn_down.weight.steps"), nullptr);
+  // One gradient and two moments a step, as for any other parameter.
+  const size_t n_trained = whole->model().parameters().n_trained();
+  EXPECT_EQ(n_trained, 500u * 128 + 3 * 128 + (4 * 128 + 3 * 160) * 128 + (4 * 128 + 2 * 160));
+  EXPECT_GE(ledger.used(Tier::kRam, Tag::kOptimizer), 8 * n_trained);
+  EXPECT_GE(ledger.used(Tier::kRam, Tag::kGradient), 4 * n_trained);
+  const std::vector<float> before = values(whole->model(), kSteps);
+  EXPECT_EQ(before.size(), 160u);
+  EXPECT_TRUE(whole->run());
+  const std::vector<float> after = values(whole->model(), kSteps);
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_NE(before[i], after[i]) << i;
+  Trainer::Callbacks callbacks;
+  uint64_t seen_steps = 0;
+  callbacks.step = [&](const StepReport& report) { seen_steps = report.step; };
+  callbacks.stop = [&] { return seen_steps == 3; };
+  EXPECT_FALSE(make(ledger, "cut", false, callbacks)->run());
+  const auto second = make(ledger, "cut", true);
+  EXPECT_TRUE(second->run());
+  EXPECT_EQ(trained(whole->model()), trained(second->model()));
+
+  FinishedRun run = load_run(ledger, folder_.file("whole"));
+  const std::string path = folder_.file("bipolar.gguf");
+  export_gguf(path, "t", *run.model, *run.tokenizer, DType::kF32, run.base.get());
+  const ModelFile file = open_gguf(path);
+  EXPECT_EQ(file.find(kSteps), nullptr);
+  EXPECT_EQ(file.find("blk.0.ffn_down.weight")->view.dtype, DType::kQ4_0);
+  EXPECT_EQ(file.find("blk.0.ffn_up.weight")->view.dtype, DType::kBipolar2);
+  // The file read as a plain model of f32 computes the loss of the run, to the bit.
+  LlamaModel<float> plain(ledger, llama_sizes_of(file), GemmFormat::kFull);
+  load_weights(file, plain);
+  const RandomBatch data(500, {0, 100}, 3);
+  const auto loss = [&](LlamaModel<float>& model) {
+    Executor<float> executor(ledger, model.program(), model.parameter_list());
+    executor.evaluate(data.view());
+    return model.loss().loss();
+  };
+  EXPECT_EQ(loss(plain), loss(*run.model));
+  EXPECT_EQ(loss(plain), loss(whole->model()));
+  Sampler sampler(ledger, *run.model, 1, 20), other(ledger, plain, 1, 20);
+  EXPECT_EQ(sampler.run({{1, 300}}, 2, {}), other.run({{1, 300}}, 2, {}));
+
+  // Without the teacher it is another run.
+  const std::string alone = keys.substr(0, keys.find("teacher"));
+  stand_on(folder_.file("base.gguf"), alone);
+  const auto untaught = make(ledger, "untaught", false);
+  EXPECT_TRUE(untaught->run());
+  EXPECT_NE(trained(untaught->model()), trained(whole->model()));
+}
+
+TEST_F(AdapterRun, QuantisationKeysThatContradictThemselvesAreRefused) {
+  const std::string original = recipe_;
+  const auto why = [&](const std::string& base, const std::string& rest) {
+    recipe_ = original;
+    if (base.empty()) {
+      replace("[tokenizer]", "[quantization]\n" + rest + "[tokenizer]");
+    } else {
+      stand_on(base, "[quantization]\n" + rest);
+    }
+    return error_of([&] { parse_recipe(recipe_, "test"); });
+  };
+  const std::string learned = "weights = \"BIPOLAR2\"\nsteps = \"learned\"\n";
+  EXPECT_EQ(why("", learned), "no error");
+  EXPECT_EQ(why("b", learned + "teacher = \"t\"\nkl_weight = 0.5\nce_weight = 0.5\n"), "no error");
+  EXPECT_THAT(why("", "weights = \"Q4_0\"\nsteps = \"learned\"\n"), HasSubstr("BIPOLAR1 to BIPOLAR8"));
+  EXPECT_THAT(why("", "weights = \"ternary\"\nsteps = \"learned\"\n"), HasSubstr("BIPOLAR1 to BIPOLAR8"));
+  EXPECT_THAT(why("", "weights = \"BIPOLAR2\"\nsteps = \"free\"\n"), HasSubstr("fixed, learned"));
+  EXPECT_THAT(why("", learned + "teacher = \"t\"\n"), HasSubstr("teacher: expected model.base"));
+  EXPECT_THAT(why("b", learned + "kl_weight = 1\n"), HasSubstr("expected quantization.teacher"));
+  EXPECT_THAT(why("b", learned + "teacher = \"t\"\nkl_weight = 0\nce_weight = 0\n"), HasSubstr("found neither"));
+  EXPECT_THAT(why("b", learned + "[adapter]\n"), HasSubstr("no precision or quantization"));
 }
 
 }  // namespace

@@ -14,14 +14,13 @@ LlamaOptions frozen(const ModelFile& file) {
 
 }  // namespace
 
-Distillation::Distillation(Ledger& ledger, const std::string& path, const AdapterOptions& options,
-                           LlamaModel<float>& model)
-    : file_(open_gguf(path)),
+Distillation::Distillation(Ledger& ledger, const TeacherOptions& options, LlamaModel<float>& model)
+    : file_(open_gguf(options.file)),
       model_(ledger, llama_sizes_of(file_), frozen(file_)),
       executor_(ledger, model_.program(), model_.parameter_list()) {
   if (model_.sizes().vocabulary != model.sizes().vocabulary || model_.sizes().context < model.sizes().context) {
     fail(ErrorCode::kInvalidArgument,
-         "[distillation] {}: expected a vocabulary of {} and a context of at least {}, found {} and {}", path,
+         "[distillation] {}: expected a vocabulary of {} and a context of at least {}, found {} and {}", options.file,
          model.sizes().vocabulary, model.sizes().context, model_.sizes().vocabulary, model_.sizes().context);
   }
   const char* head = model_.sizes().tied_head ? "token_embd.weight" : "output.weight";

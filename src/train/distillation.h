@@ -13,7 +13,7 @@ namespace mneme::train {
 class Distillation {
  public:
   /// Opens the teacher and joins it to the loss of `model`. Throws Error when vocabularies differ.
-  Distillation(Ledger& ledger, const std::string& path, const AdapterOptions& options, LlamaModel<float>& model);
+  Distillation(Ledger& ledger, const TeacherOptions& options, LlamaModel<float>& model);
   Distillation(const Distillation&) = delete;
   Distillation& operator=(const Distillation&) = delete;
 

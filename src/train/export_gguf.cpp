@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "tensor/bipolar.h"
 #include "train/data/chat_encoder.h"
+#include "train/ops/learned_steps.h"
 #include "weights/gguf_writer.h"
 #include "weights/quantize.h"
 
@@ -140,7 +142,7 @@ DType type_of(const LlamaModel<float>& model, const Parameter<float>& parameter,
   if (!parameter.is_matrix() || parameter.role == Role::kRouter) return DType::kF32;
   if (keeps_blocks(parameter)) return parameter.packed.dtype;
   const WeightRounding rounding = rounding_of(model, parameter);
-  const DType type = rounding ? rounding.dtype : dtype;
+  const DType type = rounding ? rounding.type_for(parameter.columns) : dtype;
   const size_t block = dtype_info(type).block_elements;
   if (parameter.columns % block != 0) {
     fail(ErrorCode::kUnsupported, "[export] expected rows of a multiple of {} for {}, found {} in {}", block,
@@ -158,7 +160,7 @@ struct Exported {
 std::vector<Exported> tensors_of(LlamaModel<float>& model, DType dtype) {
   std::vector<Exported> tensors;
   for (const Parameter<float>& p : model.parameters().all()) {
-    if (p.role == Role::kAdapter) continue;
+    if (p.role == Role::kAdapter || p.role == Role::kStep) continue;
     const std::string name = stored_name(p.name);
     if (is_routed_expert(p.name) && !tensors.empty() && tensors.back().info.name == name) {
       tensors.back().parts.push_back(&p);
@@ -186,6 +188,15 @@ void write_matrix(const LlamaModel<float>& model, const Parameter<float>& parame
   }
   const DTypeInfo& type = dtype_info(dtype);
   std::vector<std::byte> row(row_bytes(dtype, parameter.columns));
+  if (const Parameter<float>* steps = model.steps_of(parameter)) {
+    const size_t n_groups = parameter.columns / bipolar::kGroup;
+    for (size_t i = 0; i < parameter.rows; ++i) {
+      encode_steps(bipolar::bits_of(dtype), parameter.value + i * parameter.columns, steps->value + i * n_groups,
+                   parameter.columns, row.data());
+      writer.write(row);
+    }
+    return;
+  }
   const std::vector<float> values = exported_values(model, parameter, rounding_of(model, parameter));
   for (size_t i = 0; i < parameter.rows; ++i) {
     type.encode(values.data() + i * parameter.columns, nullptr, row.data(), parameter.columns);

@@ -6,7 +6,9 @@
 
 #include "base/error.h"
 #include "base/philox.h"
+#include "tensor/bipolar.h"
 #include "train/ops/dispatch.h"
+#include "train/ops/learned_steps.h"
 
 namespace mneme::train {
 
@@ -52,6 +54,7 @@ LlamaModel<T>::LlamaModel(Ledger& ledger, const LlamaSizes& sizes, const LlamaOp
     for (Parameter<T>& parameter : parameters_.all()) parameter.frozen = true;
   }
   add_adapters(options);
+  add_steps();
   if (options.plan_only) return;
   parameters_.allocate(ledger, options.bf16_weights);
   if (has_base_) load_frozen(options);
@@ -134,13 +137,58 @@ void LlamaModel<T>::load_frozen(const LlamaOptions& options) {
 template <typename T>
 void LlamaModel<T>::add_linear(ValueId x, std::vector<ValueId> y, std::vector<Parameter<T>*> weights) {
   Linear<T>& op = program_.template add<Linear<T>>({x}, std::move(y), weights, format_, rounding_, weight_rounding_);
-  for (const Parameter<T>* weight : weights) {
-    if (weight->columns % weight_rounding_.row_multiple() != 0) {
-      fail(ErrorCode::kInvalidArgument, "[quantization] expected rows of a multiple of {} for {}, found {} in {}",
-           weight_rounding_.row_multiple(), weight_rounding_.name(), weight->columns, weight->name);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    weight_rounding_.type_for(weights[i]->columns);  // refuses what doesn't fit
+    places_.push_back({weights[i], &op, i, nullptr});
+  }
+}
+
+template <typename T>
+void LlamaModel<T>::add_steps() {
+  for (Place& place : places_) {
+    const Parameter<T>& w = *place.weight;
+    if (!weight_rounding_.learns_steps(w.columns)) continue;
+    // One row, as vectors have: optimisers neither decay nor project them.
+    place.steps = &parameters_.add(w.name + ".steps", Role::kStep, 1, w.size() / bipolar::kGroup);
+    place.op->learn_steps(place.index, place.steps);
+  }
+}
+
+template <typename T>
+void LlamaModel<T>::start_steps() {
+  for (const Place& place : places_) {
+    if (place.steps == nullptr) continue;
+    const Parameter<T>& w = *place.weight;
+    train::start_steps(bipolar::bits_of(weight_rounding_.dtype), w.value, w.rows, w.columns, place.steps->value);
+  }
+}
+
+template <typename T>
+const Parameter<T>* LlamaModel<T>::steps_of(const Parameter<T>& weight) const {
+  const auto place = std::find_if(places_.begin(), places_.end(), [&](const Place& p) { return p.weight == &weight; });
+  return place == places_.end() ? nullptr : place->steps;
+}
+
+template <typename T>
+bool LlamaModel<T>::is_rounded(const Parameter<T>& weight) const {
+  return weight_rounding_ && !weight.is_packed() &&
+         (weight.role == Role::kAttention || weight.role == Role::kFeedForward);
+}
+
+template <typename T>
+void LlamaModel<T>::seen_values(const Parameter<T>& weight, T* out) const {
+  if (const Parameter<T>* steps = steps_of(weight)) {
+    const int bits = bipolar::bits_of(weight_rounding_.dtype);
+    round_to_steps(bits, weight.value, steps->value, weight.rows, weight.columns, out);
+    return;
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    if (is_rounded(weight)) {
+      weight_rounding_.apply(weight.value, weight.rows, weight.columns, out);
+      return;
     }
   }
-  for (size_t i = 0; i < weights.size(); ++i) places_.push_back({weights[i], &op, i});
+  for (size_t i = 0; i < weight.rows; ++i) copy_row(weight, i, out + i * weight.columns);
 }
 
 template <typename T>
@@ -273,7 +321,7 @@ void LlamaModel<T>::initialise(uint64_t seed) {
   const double residual = 1.0 / std::sqrt(2.0 * static_cast<double>(sizes_.n_layers));
   for (Parameter<T>& parameter : parameters_.all()) {
     PhiloxStream random(seed, ++stream);
-    if (parameter.frozen && has_base_) continue;
+    if ((parameter.frozen && has_base_) || parameter.role == Role::kStep) continue;
     const bool into_residual =
         parameter.name.find("attn_output") != std::string::npos || parameter.name.find("ffn_down") != std::string::npos;
     const double deviation = 0.02 * (into_residual ? residual : 1.0);
@@ -291,6 +339,7 @@ void LlamaModel<T>::initialise(uint64_t seed) {
       set_row(parameter, i, row.data());
     }
   }
+  start_steps();
 }
 
 template <typename T>

@@ -71,6 +71,14 @@ class LlamaModel {
   LlamaModel(const LlamaModel&) = delete;
   LlamaModel& operator=(const LlamaModel&) = delete;
 
+  /// Sets learned steps to the best for the weights at hand (learned_steps.h); initialise() and load_weights() do so.
+  void start_steps();
+  /// The learned steps of a matrix, or null.
+  const Parameter<T>* steps_of(const Parameter<T>& weight) const;
+  /// Whether products of training see a matrix rounded, and out = what they see of it; adapters are not added.
+  bool is_rounded(const Parameter<T>& weight) const;
+  void seen_values(const Parameter<T>& weight, T* out) const;
+
   /// Normal weights of standard deviation 0.02, output projections scaled by 1 / sqrt(2 * layers); adapters as
   /// AdapterOptions::Start::kZero; nothing that a base has. A function of the seed.
   void initialise(uint64_t seed);
@@ -98,6 +106,7 @@ class LlamaModel {
     Parameter<T>* weight;
     Linear<T>* op;
     size_t index;
+    Parameter<T>* steps = nullptr;
   };
   struct Term {
     const Parameter<T>* weight;
@@ -118,6 +127,7 @@ class LlamaModel {
   void freeze(Ledger& ledger, const ModelFile& base);
   void add_term(const Place& place, const std::string& name, size_t rank, T scale, bool frozen);
   void add_adapters(const LlamaOptions& options);
+  void add_steps();
   /// Values of frozen parameters that are not packed.
   void load_frozen(const LlamaOptions& options);
 

@@ -59,7 +59,7 @@ template const TensorView& tensor_of(const ModelFile&, const Parameter<double>&)
 
 void load_weights(const ModelFile& file, LlamaModel<float>& model) {
   for (Parameter<float>& parameter : model.parameters().all()) {
-    if (parameter.frozen) continue;
+    if (parameter.frozen || parameter.role == Role::kStep) continue;
     const bool draws = model.experts() && model.experts()->start == ExpertOptions::Start::kRandom;
     if (parameter.role == Role::kRouter || (draws && is_routed_expert(parameter.name))) continue;
     const TensorView& stored = tensor_of(file, parameter);
@@ -69,6 +69,7 @@ void load_weights(const ModelFile& file, LlamaModel<float>& model) {
       set_row(parameter, i, row.data());
     }
   }
+  model.start_steps();
 }
 
 void blend_with_base(const ModelFile& base, float share, LlamaModel<float>& model) {

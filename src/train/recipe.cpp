@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "tensor/bipolar.h"
 #include "train/recipe_optimizer.h"
 #include "train/recipe_reader.h"
 
@@ -83,6 +84,22 @@ void read_precision(Section s, Recipe& r) {
   }
 }
 
+/// Keys of a table that may have a teacher.
+void read_teacher(Section& s, const Recipe& r, const std::string& table, TeacherOptions& teacher) {
+  s.take("teacher", teacher.file);
+  s.take("kl_weight", teacher.kl_weight, 0, 1e6);
+  s.take("ce_weight", teacher.ce_weight, 0, 1e6);
+  if (!teacher) {
+    if (s.has("kl_weight") || s.has("ce_weight"))
+      s.complain("kl_weight", "expected " + table + ".teacher with it, found none");
+    return;
+  }
+  if (teacher.kl_weight + teacher.ce_weight <= 0) {
+    s.complain("kl_weight", "expected kl_weight or ce_weight above 0, found neither");
+  }
+  if (r.base.empty()) s.complain("teacher", "expected model.base with it, found none");
+}
+
 void read_adapter(Section s, Recipe& r) {
   using Start = AdapterOptions::Start;
   AdapterOptions& a = r.adapter.emplace();
@@ -92,9 +109,7 @@ void read_adapter(Section s, Recipe& r) {
   s.take_list("targets", a.targets);
   s.take_choice("start", a.start, {{"zero", Start::kZero}, {"svd", Start::kSvd}});
   s.take_list("below", a.below);
-  s.take("teacher", a.teacher);
-  s.take("kl_weight", a.kl_weight, 0, 1e6);
-  s.take("ce_weight", a.ce_weight, 0, 1e6);
+  read_teacher(s, r, "adapter", a.teacher);
   s.finish();
   for (const std::string& target : a.targets) {
     constexpr std::string_view kTargets[] = {"all",         "attn_q",   "attn_k", "attn_v",
@@ -105,17 +120,10 @@ void read_adapter(Section s, Recipe& r) {
   }
   if (r.bf16_weights) s.complain("rank", "expected no model.weights with an adapter, below which matrices are frozen");
   if (r.base.empty() && !a.below.empty()) s.complain("below", "expected model.base with it, found none");
-  if (r.base.empty() && !a.teacher.empty()) s.complain("teacher", "expected model.base with it, found none");
   if (r.rounding.operands != 0 || r.weight_rounding) {
     s.complain("rank", "expected no precision or quantization with an adapter, below which matrices are frozen");
   }
-  if (a.teacher.empty()) {
-    if (a.start == Start::kSvd) s.complain("start", "expected adapter.teacher with svd, found none");
-    if (s.has("kl_weight") || s.has("ce_weight"))
-      s.complain("kl_weight", "expected adapter.teacher with it, found none");
-  } else if (a.kl_weight + a.ce_weight <= 0) {
-    s.complain("kl_weight", "expected kl_weight or ce_weight above 0, found neither");
-  }
+  if (a.start == Start::kSvd && !a.teacher) s.complain("start", "expected adapter.teacher with svd, found none");
 }
 
 void read_quantization(Section s, Recipe& r) {
@@ -134,7 +142,12 @@ void read_quantization(Section s, Recipe& r) {
   } else {
     s.refuse("block", "only with a small float such as E2M1");
   }
+  s.take_choice("steps", r.weight_rounding.learned_steps, {{"fixed", false}, {"learned", true}});
+  read_teacher(s, r, "quantization", r.teacher);
   s.finish();
+  if (r.weight_rounding.learned_steps && bipolar::bits_of(r.weight_rounding.dtype) == 0) {
+    s.complain("steps", "expected BIPOLAR1 to BIPOLAR8 with learned steps, found " + weights);
+  }
   if (r.bf16_weights) s.complain("weights", "expected model.weights = \"f32\" with it, found bf16");
   if (r.rounding.operands != 0) s.complain("weights", "expected no [precision] with it, found one");
 }

@@ -25,6 +25,7 @@ struct Recipe {
   GemmFormat gemm = GemmFormat::kBf16;
   OperandRounding rounding;
   WeightRounding weight_rounding;
+  TeacherOptions teacher;  ///< Of quantisation-aware training; an adapter has its own.
   bool bf16_weights = false;
   std::optional<AdapterOptions> adapter;  ///< Trained in place of the weights of the base.
   std::optional<ExpertOptions> experts;   ///< What the feed-forward networks of the base become.
@@ -42,6 +43,9 @@ struct Recipe {
   RateSchedule rate;
 
   std::vector<StageOptions> stages;
+
+  /// The teacher that the run learns from, its own or that of the adapter; or none.
+  const TeacherOptions& any_teacher() const { return adapter ? adapter->teacher : teacher; }
 
   double checkpoint_minutes = 4;
   size_t keep_checkpoints = 3;

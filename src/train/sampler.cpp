@@ -43,7 +43,7 @@ Sampler::Sampler(Ledger& ledger, LlamaModel<float>& model, size_t n_sequences, s
   const size_t total = std::accumulate(std::begin(widths), std::end(widths), size_t{0});
   size_t rounded = 0, inner = 0;
   for (const Parameter<float>& w : model.parameters().all()) {
-    if (is_rounded(w)) rounded = std::max(rounded, w.size());
+    if (model.is_rounded(w)) rounded = std::max(rounded, w.size());
     if (w.role == Role::kAdapter) inner = std::max(inner, n_sequences * std::min(w.rows, w.columns));
   }
   scratch_ = Buffer(ledger, Tag::kScratch, (total * n_sequences + rounded + inner) * sizeof(float),
@@ -58,17 +58,13 @@ Sampler::Sampler(Ledger& ledger, LlamaModel<float>& model, size_t n_sequences, s
   inner_ = rest.subspan(rounded);
 }
 
-bool Sampler::is_rounded(const Parameter<float>& w) const {
-  return model_.weight_rounding() && (w.role == Role::kAttention || w.role == Role::kFeedForward);
-}
-
 void Sampler::multiply(const float* x, const Parameter<float>& w, size_t n, bool accumulate, float* y) {
   if (w.is_packed()) {
     packed_multiply(w.packed, x, n, accumulate, y);
   } else {
     const float* seen = w.value;
-    if (is_rounded(w)) {
-      model_.weight_rounding().apply(w.value, w.rows, w.columns, rounded_.data());
+    if (model_.is_rounded(w)) {
+      model_.seen_values(w, rounded_.data());
       seen = rounded_.data();
     }
     gemm({n, w.rows, w.columns, false, true, w.columns, w.columns, w.rows}, 1.0f, x, seen, accumulate ? 1.0f : 0.0f, y);

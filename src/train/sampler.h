@@ -39,8 +39,6 @@ class Sampler {
   void step(std::span<const int32_t> ids, size_t position);
   /// y [n, rows] (+)= x w^T as training sees w: packed, rounded, with its adapters.
   void multiply(const float* x, const Parameter<float>& w, size_t n, bool accumulate, float* y);
-  /// Whether training rounds this matrix.
-  bool is_rounded(const Parameter<float>& w) const;
   void attend(size_t layer, size_t n, size_t position);
   /// Adds what a mixture of experts makes of the normed rows to x, with the ops that train it.
   void mix(const ExpertLayer<float>& layer, size_t n);

@@ -54,7 +54,8 @@ Axis read_axis(std::string_view name, const toml::node& node, const std::string&
       refuse(source, line, "expected a label of letters, digits, '_' and '.', found '{}'", choice.label);
     }
     for (const Choice& other : axis.choices) {
-      if (other.label == choice.label) refuse(source, line, "expected labels that differ, found {} twice", choice.label);
+      if (other.label == choice.label)
+        refuse(source, line, "expected labels that differ, found {} twice", choice.label);
     }
     choice.changes.erase("label");
     axis.choices.push_back(std::move(choice));
@@ -93,7 +94,8 @@ std::string data_text(const SweepRun& run) {
 size_t block_parameters(LlamaModel<float>& model) {
   size_t n = 0;
   for (const Parameter<float>& p : model.parameters().all()) {
-    n += p.role == Role::kEmbedding || p.role == Role::kHead ? 0 : p.size();
+    const bool counts = p.role != Role::kEmbedding && p.role != Role::kHead && p.role != Role::kStep;
+    n += counts ? p.size() : 0;
   }
   return n;
 }

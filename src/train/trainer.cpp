@@ -124,10 +124,11 @@ void Trainer::prepare_model(std::unique_ptr<ModelFile> base) {
   const bool loads = run_.base != nullptr && !recipe_.adapter;
   if (!loads || recipe_.experts) model().initialise(recipe_.seed);
   if (loads) load_weights(*run_.base, model());
-  if (!recipe_.adapter || recipe_.adapter->teacher.empty()) return;
-  const std::string teacher = recipe_path(recipe_.adapter->teacher);
-  distillation_ = std::make_unique<Distillation>(ledger_, teacher, *recipe_.adapter, model());
-  if (recipe_.adapter->start == AdapterOptions::Start::kSvd) {
+  TeacherOptions teacher = recipe_.any_teacher();
+  if (!teacher) return;
+  teacher.file = recipe_path(teacher.file);
+  distillation_ = std::make_unique<Distillation>(ledger_, teacher, model());
+  if (recipe_.adapter && recipe_.adapter->start == AdapterOptions::Start::kSvd) {
     start_from_difference(ledger_, model(), distillation_->file(), recipe_.seed);
   }
   distillation_->prepare(recipe_.micro_batch_tokens);

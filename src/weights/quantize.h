@@ -100,6 +100,11 @@ struct MeasuredLosses {
   std::map<std::string, double> divergence;  ///< By name, mean KL divergence of the next-token distributions, nats.
 };
 
+/// Mean of the diagonal of the Hessian of each matrix (eval/hessian_trace.h), none below 0.
+struct HessianTraces {
+  std::map<std::string, double> mean_trace;  ///< By name, nats a token for a squared unit of the weights.
+};
+
 struct QuantizeOptions {
   const QuantRecipe* recipe = nullptr;  ///< Null keeps the types of the source.
   bool pure = false;                    ///< As for choose_types().
@@ -122,6 +127,9 @@ struct QuantizeOptions {
   uint64_t size = 0;
   /// With `size`: errors of a matrix count as much as they were measured to matter; null: each matrix alike.
   const MeasuredLosses* measured = nullptr;
+  /// With `size`, in place of `measured`: the loss of a matrix is its mean trace times the squared error of its
+  /// weights.
+  const HessianTraces* traces = nullptr;
   std::vector<DType> candidates = {DType::kBitMod3, DType::kBitMod4, DType::kQ5_K, DType::kQ6_K, DType::kQ8_0};
   StackOptions stack = {};  ///< Of BITSTACK; of the others only calibration, pure, lossy and size go with it.
 };
@@ -129,7 +137,8 @@ struct QuantizeOptions {
 /// The types for `options.size`: for each matrix the one of the candidates such that the file fits and the sum of the
 /// relative squared output errors, estimated on some rows with the calibration's importance, is least; with
 /// `options.measured` each error is multiplied by divergence a unit of error, which assumes that the loss of the model
-/// is the sum of what its matrices lose. Throws Error(kOutOfBudget) with the least size that would do.
+/// is the sum of what its matrices lose; with `options.traces` that of squared errors of weights, tr(H) / n ||Q(W) -
+/// W||^2 (HAWQ-V2, arXiv 1911.03852), is least. Throws Error(kOutOfBudget) with the least size that would do.
 std::vector<DType> types_for_size(TensorSource& source, const std::string& path, const QuantizeOptions& options,
                                   const std::function<void(size_t, size_t)>& progress);
 

@@ -107,11 +107,16 @@ void check_second_loss(TensorSource& source, std::span<const DType> types) {
 
 namespace {
 
-/// Relative squared error of the outputs of a matrix in one type, on some of its rows.
-double output_loss(std::span<const float> w, std::span<const float> importance, size_t columns, DType to) {
+/// What a matrix loses in one type, on some of its rows.
+struct RoundingError {
+  double relative = 0;  ///< Squared error of the outputs over their squares.
+  double squares = 0;   ///< ||Q(W) - W||^2
+};
+
+RoundingError rounding_error(std::span<const float> w, std::span<const float> importance, size_t columns, DType to) {
   const DTypeInfo& info = dtype_info(to);
   const size_t rows = w.size() / columns;
-  std::vector<double> error(rows), norm(rows);
+  std::vector<double> error(rows), norm(rows), square(rows);
   parallel_dynamic(rows, [&](size_t r) {
     std::vector<std::byte> blocks(row_bytes(to, columns));
     std::vector<float> back(columns);
@@ -122,15 +127,19 @@ double output_loss(std::span<const float> w, std::span<const float> importance, 
       const double h = importance.empty() ? 1.0 : static_cast<double>(importance[j]);
       const double value = static_cast<double>(row[j]), e = value - static_cast<double>(back[j]);
       error[r] += h * e * e;
+      square[r] += e * e;
       norm[r] += h * value * value;
     }
   });
-  double errors = 0, norms = 0;
+  RoundingError out;
+  double norms = 0;
   for (size_t r = 0; r < rows; ++r) {
-    errors += error[r];
+    out.relative += error[r];
+    out.squares += square[r];
     norms += norm[r];
   }
-  return norms > 0 ? errors / norms : 0;
+  out.relative = norms > 0 ? out.relative / norms : 0;
+  return out;
 }
 
 /// What a unit of the error of a matrix costs the model. It was measured with codes that no importance chose, so that
@@ -139,8 +148,18 @@ double loss_weight(const MeasuredLosses* measured, const TensorInfo& tensor, std
   if (measured == nullptr) return 1;
   const auto found = measured->divergence.find(tensor.name);
   if (found == measured->divergence.end()) return 1;
-  const double error = output_loss(sample, {}, tensor.shape.from_last(0), fit_shape(measured->probe, tensor.shape));
+  const double error =
+      rounding_error(sample, {}, tensor.shape.from_last(0), fit_shape(measured->probe, tensor.shape)).relative;
   return error > 0 ? found->second / error : 0;
+}
+
+/// What a unit of ||Q(W) - W||^2 on the sampled rows stands for.
+double trace_weight(const HessianTraces& traces, const TensorInfo& tensor, std::span<const float> sample) {
+  const auto found = traces.mean_trace.find(tensor.name);
+  if (found == traces.mean_trace.end()) {
+    fail(ErrorCode::kInvalidArgument, "[quantize] expected a trace of the Hessian of '{}', found none", tensor.name);
+  }
+  return found->second * static_cast<double>(tensor.shape.elements()) / static_cast<double>(sample.size());
 }
 
 /// Applies options.tensor_types.
@@ -200,10 +219,13 @@ std::vector<DType> types_for_size(TensorSource& source, const std::string& path,
         const auto slices = importance_of(*options.calibration, tensor);
         if (slices.size() == 1) importance = slices.front();
       }
-      const double weight = loss_weight(options.measured, tensor, sample);
+      const bool by_trace = options.traces != nullptr;
+      const double weight =
+          by_trace ? trace_weight(*options.traces, tensor, sample) : loss_weight(options.measured, tensor, sample);
       for (DType candidate : options.candidates) {
         const DType type = fit_shape(candidate, tensor.shape);
-        add(type, weight * output_loss(sample, importance, columns, type));
+        const RoundingError error = rounding_error(sample, importance, columns, type);
+        add(type, weight * (by_trace ? error.squares : error.relative));
       }
     }
     smallest.push_back({tensor.name, types[i].front(), tensor.shape});

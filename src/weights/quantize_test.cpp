@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -221,7 +222,8 @@ TEST(Quantize, SecondLossNeedsLeave) {
     }
     EXPECT_FALSE(std::filesystem::exists(folder.file("again.gguf")));
   }
-  const TranscodeReport report = quantize(q5, folder.file("q4.gguf"), {.recipe = find_quant_recipe("Q4_0"), .lossy = true}, ledger);
+  const TranscodeReport report =
+      quantize(q5, folder.file("q4.gguf"), {.recipe = find_quant_recipe("Q4_0"), .lossy = true}, ledger);
   EXPECT_LT(report.relative_error(), 0.12);
   // The same type again is a copy, F32 holds everything, and Q8_0 is as good as an original.
   EXPECT_EQ(quantize(q5, folder.file("same.gguf"), {find_quant_recipe("Q5_0")}, ledger).relative_error(), 0.0);
@@ -305,6 +307,78 @@ TEST(Quantize, ValuesThatDoNotFitAreRefused) {
     }
     EXPECT_FALSE(std::filesystem::exists(folder.file("q.gguf")));
   }
+}
+
+/// With traces of the Hessian the types are those of least sum of trace x squared error among all that take no more
+/// bytes.
+TEST(Quantize, TypesForASizeFollowTheTraces) {
+  const TestFolder folder;
+  const std::vector<std::pair<std::string, Shape>> shapes = {{"blk.0.attn_q.weight", Shape{64, 256}},
+                                                             {"blk.0.attn_v.weight", Shape{64, 256}},
+                                                             {"blk.0.attn_output.weight", Shape{128, 256}},
+                                                             {"blk.0.ffn_down.weight", Shape{600, 256}}};
+  const ModelFile model = TestModel(folder, shapes).open();
+  ModelFileSource source(model);
+  const std::vector<DType> candidates = {DType::kBipolar2, DType::kBitMod4, DType::kQ8_0};
+  // Squared errors of all rows.
+  std::vector<std::vector<double>> errors(4, std::vector<double>(3));
+  for (size_t t = 0; t < 4; ++t) {
+    const TensorView& view = model.tensors()[t].view;
+    std::vector<float> row(256), back(256);
+    for (size_t c = 0; c < 3; ++c) {
+      std::vector<std::byte> blocks(row_bytes(candidates[c], 256));
+      for (uint64_t r = 0; r < view.rows(); ++r) {
+        decode_row(view, r, row.data());
+        dtype_info(candidates[c]).encode(row.data(), nullptr, blocks.data(), 256);
+        dtype_info(candidates[c]).decode(blocks.data(), back.data(), 256);
+        for (size_t j = 0; j < 256; ++j) errors[t][c] += std::pow(static_cast<double>(row[j] - back[j]), 2);
+      }
+    }
+  }
+  QuantizeOptions options;
+  options.candidates = candidates;
+  std::vector<std::vector<DType>> found;
+  struct Case {
+    std::vector<double> traces;
+    uint64_t size;
+  };
+  // In the third a larger matrix of a smaller trace loses more, in the fourth one whose errors are estimated.
+  const Case cases[] = {{{1, 0.01, 0.3, 0.0002}, 85'000},
+                        {{0.01, 1, 0.0002, 0.3}, 85'000},
+                        {{1, 0.001, 0.7, 0.0001}, 68'000},
+                        {{1, 1, 1, 0.6}, 98'200}};
+  for (const auto& [traces, size] : cases) {
+    options.size = size;
+    HessianTraces given;
+    for (size_t t = 0; t < 4; ++t) given.mean_trace[shapes[t].first] = traces[t];
+    options.traces = &given;
+    const std::vector<DType> types = types_for_size(source, folder.file("out.gguf"), options, [](size_t, size_t) {});
+    const auto cost = [&, &given_traces = traces](const std::vector<size_t>& choice) {
+      std::pair<uint64_t, double> out{0, 0};
+      for (size_t t = 0; t < 4; ++t) {
+        out.first += row_bytes(candidates[choice[t]], 256) * shapes[t].second[0];
+        out.second += given_traces[t] * errors[t][choice[t]];
+      }
+      return out;
+    };
+    std::vector<size_t> taken;
+    for (const DType type : types) {
+      taken.push_back(static_cast<size_t>(std::find(candidates.begin(), candidates.end(), type) - candidates.begin()));
+    }
+    const auto [bytes, loss] = cost(taken);
+    EXPECT_LE(bytes, options.size);
+    EXPECT_GT(bytes, options.size * 4 / 5);
+    for (size_t i = 0; i < 81; ++i) {
+      const auto [other_bytes, other] = cost({i % 3, i / 3 % 3, i / 9 % 3, i / 27});
+      // Errors of more than 256 rows are estimated on some of them.
+      const bool fits = other_bytes <= bytes || other_bytes + 1500 <= size;  // a header and padding come on top
+      EXPECT_TRUE(!fits || loss <= other * 1.05) << i;
+    }
+    found.push_back(types);
+    given.mean_trace.erase("blk.0.attn_v.weight");
+    EXPECT_THROW(types_for_size(source, folder.file("out.gguf"), options, [](size_t, size_t) {}), Error);
+  }
+  EXPECT_NE(found[0], found[1]);
 }
 
 }  // namespace

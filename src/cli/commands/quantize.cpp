@@ -16,6 +16,7 @@
 #include "cli/quantize_compare.h"
 #include "cli/transcode_report.h"
 #include "engine/calibration.h"
+#include "eval/hessian_trace.h"
 #include "eval/sensitivity.h"
 #include "eval/stack_gains.h"
 
@@ -85,6 +86,7 @@ bool wants_gram(const Options& options) {
 struct TextStatistics {
   Calibration calibration;
   std::optional<MeasuredLosses> measured;
+  std::optional<HessianTraces> traces;
 };
 
 /// True when some form that is asked for is a size rather than a format.
@@ -102,6 +104,19 @@ DType probe_among(const std::vector<DType>& candidates) {
     if (!is_stream(candidate) && row_bytes(candidate, 256) < row_bytes(probe, 256)) probe = candidate;
   }
   return probe;
+}
+
+/// Traces of the Hessian, which the training engine finds for models that it knows.
+HessianTraces read_traces(const Options& options, std::span<const TokenId> tokens) {
+  Ledger ledger;
+  const TraceOptions how;
+  Progress progress("sensitivity", how.probes, "probes");
+  try {
+    return hessian_traces(options.in, tokens, {}, how, ledger, [&](size_t done, size_t) { progress.update(done); });
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("[quantize] --sensitivity hessian: {}", e.what()),
+                "it is for GGUF files that can be trained on; --sensitivity measured is for all");
+  }
 }
 
 /// Runs the model over the calibration text, in its own memory, which is given back before quantisation starts.
@@ -132,6 +147,7 @@ TextStatistics read_calibration_text(const Options& options, const std::vector<D
     out.measured = measure_sensitivity(*engine, tokens, probe_among(candidates), {},
                                        [&](size_t done, size_t) { progress.update(done); });
   }
+  if (wants_sizes(options) && options.sensitivity == "hessian") out.traces = read_traces(options, tokens);
   return out;
 }
 
@@ -182,12 +198,18 @@ void quantize(const Options& options, const GlobalOptions& global) {
   if (!options.calibrate.empty() && !options.imatrix.empty()) {
     fail(ErrorCode::kInvalidArgument, "[quantize] expected --calibrate or --imatrix, found both");
   }
+  if (options.sensitivity == "hessian" && (options.calibrate.empty() || !wants_sizes(options))) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "[quantize] --sensitivity hessian: expected a size and a text to find gradients on, found one or none",
+                "give --size BYTES and --calibrate FILE");
+  }
   TextStatistics text;
   if (!options.calibrate.empty()) text = read_calibration_text(options, how.candidates);
   Calibration& calibration = text.calibration;
   if (!options.imatrix.empty()) calibration = Calibration::load(options.imatrix);
   if (calibration.size() > 0) how.calibration = &calibration;
   if (text.measured) how.measured = &*text.measured;
+  if (text.traces) how.traces = &*text.traces;
   if (!options.save_imatrix.empty()) calibration.save(options.save_imatrix, options.calibrate);
   if (!options.compare.empty()) {
     CompareCommand comparison = options.comparison;
@@ -255,8 +277,10 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
       ->add_option(
           "--sensitivity", options->sensitivity,
           "What --size takes for the harm of an error: measured (each matrix alone is rounded and the text read "
-          "again; wants --calibrate, else as error) or error (of the matrix's outputs, all matrices alike)")
-      ->check(CLI::IsMember({"measured", "error"}))
+          "again; wants --calibrate, else as error), hessian (HAWQ: mean trace of its Hessian times the squared error; "
+          "wants "
+          "--calibrate, and a llama that can be trained) or error (of the matrix's outputs, all matrices alike)")
+      ->check(CLI::IsMember({"measured", "hessian", "error"}))
       ->capture_default_str();
   command->add_flag("--pure", options->pure, "All matrices alike, the output matrix too (default: off)");
   command->add_flag("--lossy,--requantize", options->lossy,

@@ -34,7 +34,7 @@ class CrossEntropy : public Op<T> {
   size_t backward_scratch_bytes(size_t n_tokens) const override { return forward_scratch_bytes(n_tokens); }
   double forward_flops(const Batch& batch) const override;
 
-  /// Before the program is compiled; `teacher` must outlive this. Only for a packed head and f32 products.
+  /// Before the program is compiled; `teacher` must outlive this.
   void learn_from(const Teacher<T>* teacher) { teacher_ = teacher; }
 
   double loss() const { return loss_; }
@@ -52,8 +52,7 @@ class CrossEntropy : public Op<T> {
   /// Probabilities of the teacher [n_rows, vocabulary] in scratch.taught, and KL(teacher || model) of each row, whose
   /// logits are in scratch.logits.
   void teach(const Scratch& scratch, const uint32_t* rows, size_t n_rows, std::vector<double>& divergence) const;
-  void gradients(const Call<T>& call, const Scratch& scratch, const uint32_t* rows, size_t n_rows,
-                 size_t n_padded);
+  void gradients(const Call<T>& call, const Scratch& scratch, const uint32_t* rows, size_t n_rows, size_t n_padded);
 
   /// bf16 products; a packed head is multiplied in T.
   bool converts() const { return format_ == GemmFormat::kBf16 && !this->parameters[0]->is_packed(); }

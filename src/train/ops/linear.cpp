@@ -6,7 +6,9 @@
 
 #include "base/checked_math.h"
 #include "base/error.h"
+#include "tensor/bipolar.h"
 #include "train/ops/gemm.h"
+#include "train/ops/learned_steps.h"
 #include "train/ops/packed_product.h"
 
 namespace mneme::train {
@@ -32,6 +34,7 @@ template <typename T>
 Linear<T>::Linear(std::vector<Parameter<T>*> weights, GemmFormat format, const OperandRounding& rounding,
                   const WeightRounding& weight_rounding)
     : weights_(std::move(weights)),
+      steps_(weights_.size(), nullptr),
       columns_(weights_.at(0)->columns),
       format_(format),
       rounding_(rounding),
@@ -43,6 +46,16 @@ Linear<T>::Linear(std::vector<Parameter<T>*> weights, GemmFormat format, const O
     }
   }
   this->parameters = weights_;
+}
+
+template <typename T>
+void Linear<T>::learn_steps(size_t i, Parameter<T>* steps) {
+  if (!weight_rounding_.learns_steps(columns_) || steps->size() * bipolar::kGroup != weights_.at(i)->size()) {
+    fail(ErrorCode::kInvalidArgument, "[linear] expected a step for each {} values of {}, found {} for {}",
+         bipolar::kGroup, weights_.at(i)->name, steps->size(), weights_.at(i)->size());
+  }
+  steps_[i] = steps;
+  this->parameters.push_back(steps);
 }
 
 template <typename T>
@@ -112,6 +125,11 @@ double Linear<T>::forward_flops(const Batch& batch) const {
 template <typename T>
 const T* Linear<T>::seen_weight(size_t i, const Scratch& scratch) const {
   const Parameter<T>& w = *weights_[i];
+  if (steps_[i] != nullptr) {
+    const int bits = bipolar::bits_of(weight_rounding_.dtype);
+    round_to_steps(bits, w.value, steps_[i]->value, w.rows, columns_, scratch.weight);
+    return scratch.weight;
+  }
   if constexpr (std::is_same_v<T, float>) {
     if (weight_rounding_) {
       weight_rounding_.apply(w.value, w.rows, columns_, scratch.weight);
@@ -119,6 +137,14 @@ const T* Linear<T>::seen_weight(size_t i, const Scratch& scratch) const {
     }
   }
   return w.value;
+}
+
+template <typename T>
+void Linear<T>::steps_gradient(size_t i, const Scratch& scratch) {
+  Parameter<T>&w = *weights_[i], &steps = *steps_[i];
+  const bool add = std::exchange(w.grad_started, true), add_steps = std::exchange(steps.grad_started, true);
+  step_gradients(bipolar::bits_of(weight_rounding_.dtype), w.value, steps.value, w.rows, columns_, scratch.weight, add,
+                 w.grad, add_steps, steps.grad);
 }
 
 template <typename T>
@@ -180,12 +206,22 @@ void Linear<T>::backward(const Call<T>& call) {
         if (rounding_.rounds(ProductOperand::kDyForDx) || rounding_.rounds(ProductOperand::kDyForDw)) {
           to_operand(rounding_, ProductOperand::kDyForDw, dy, n, w.rows, scratch.dy16);
         }
+        if (steps_[i] != nullptr) {
+          gemm_bf16(dw, scratch.dy16, scratch.x16, false, scratch.weight);
+          steps_gradient(i, scratch);
+          continue;
+        }
         gemm_bf16(dw, scratch.dy16, scratch.x16, std::exchange(w.grad_started, true), w.grad);
         continue;
       }
     }
     gemm(dx, T{1}, dy, seen, add_dx ? T{1} : T{0}, call.grad_in[0]);
     if (w.frozen) continue;
+    if (steps_[i] != nullptr) {
+      gemm(dw, T{1}, dy, call.in[0], T{0}, scratch.weight);
+      steps_gradient(i, scratch);
+      continue;
+    }
     gemm(dw, T{1}, dy, call.in[0], std::exchange(w.grad_started, true) ? T{1} : T{0}, w.grad);
   }
   for (const auto& [i, term] : low_rank_) {

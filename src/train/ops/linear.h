@@ -22,6 +22,9 @@ class Linear : public Op<T> {
   /// `rounding` applies with kBf16 alone, `weight_rounding` to matrices of f32 that are not packed.
   Linear(std::vector<Parameter<T>*> weights, GemmFormat format, const OperandRounding& rounding = {},
          const WeightRounding& weight_rounding = {});
+  /// Trains the scales of the groups of W_i too (learned_steps.h); `steps` has one for each 128 values of it. Before
+  /// the program is compiled.
+  void learn_steps(size_t i, Parameter<T>* steps);
   /// Adds a term to y_i. Before the program is compiled.
   void add_low_rank(size_t i, const LowRank<T>& term);
 
@@ -40,8 +43,11 @@ class Linear : public Op<T> {
   size_t widest_output() const;
   /// W_i as products see it: rounded into `scratch` in quantisation-aware training.
   const T* seen_weight(size_t i, const Scratch& scratch) const;
+  /// Gradients of W_i and its steps from that of Q(W_i), which is in scratch.weight.
+  void steps_gradient(size_t i, const Scratch& scratch);
 
   std::vector<Parameter<T>*> weights_;
+  std::vector<Parameter<T>*> steps_;  ///< Of each matrix, null where scales are not learned.
   size_t columns_;
   GemmFormat format_;
   OperandRounding rounding_;

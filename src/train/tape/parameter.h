@@ -13,7 +13,7 @@
 namespace mneme::train {
 
 /// What a parameter does in the model; optimisers treat roles differently.
-enum class Role : uint8_t { kEmbedding, kHead, kNorm, kAttention, kFeedForward, kAdapter, kRouter };
+enum class Role : uint8_t { kEmbedding, kHead, kNorm, kAttention, kFeedForward, kAdapter, kRouter, kStep };
 
 /// One matrix or vector of a trained model and its gradient, [rows, columns]; vectors have one row.
 template <typename T>
