@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "cli/calibration_text.h"
 #include "cli/commands.h"
 #include "cli/quantize_compare.h"
 #include "cli/transcode_report.h"
@@ -107,15 +108,16 @@ DType probe_among(const std::vector<DType>& candidates) {
 /// Runs the model over the calibration text, in its own memory, which is given back before quantisation starts.
 TextStatistics read_calibration_text(const Options& options, const std::vector<DType>& candidates) {
   constexpr uint32_t kWindow = 512;
-  const std::string text = read_text_file(options.calibrate);
   Ledger ledger;
   PlanRequest request;
   request.context = kWindow;
   const auto engine = Engine::load(options.in, request, ledger);
-  const std::vector<TokenId> tokens = engine->tokenizer().encode(text, {false, false});
   CalibrationOptions how;
   how.window = kWindow;
   how.max_windows = (options.calibration_tokens + kWindow - 1) / kWindow;
+  const std::vector<TokenId> tokens =
+      calibration_tokens(*engine, options.calibrate, how.max_windows * kWindow, kWindow);
+  fmt::print(stderr, "calibrating on {}\n", describe_calibration(options.calibrate, tokens.size()));
   if (wants_gram(options)) {
     // Token tables are looked up, and an output matrix is not worth a gram matrix of its own inputs: one row a window.
     how.wants_gram = [](const std::string& name) { return name.starts_with("blk."); };
@@ -262,7 +264,10 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
   command->add_flag("--lossy,--requantize", options->lossy,
                     "Allow input below 8 bits to lose a second time (default: off)");
 
-  command->add_option("--calibrate", options->calibrate, "Text whose inputs weigh the errors of the columns");
+  command->add_option(
+      "--calibrate", options->calibrate,
+      "Text whose inputs weigh the errors of the columns, or self: one that the model makes up, without "
+      "any data of yours");
   command->add_option("--calibration-tokens", options->calibration_tokens, "Tokens of it that are read")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32))
       ->capture_default_str();
