@@ -6,11 +6,13 @@
 
 namespace mneme::cli {
 
-std::vector<TokenId> calibration_tokens(Engine& engine, const std::string& source, uint64_t most, uint32_t window) {
+std::vector<TokenId> calibration_tokens(Engine& engine, const std::string& source, uint64_t most, uint32_t window,
+                                        uint64_t seed) {
   if (source == kOwnText) {
     OwnTextOptions how;
     how.first = OwnTextOptions::First::kVocabulary;
     how.piece = window;
+    how.seed = seed;
     return own_text(engine, most, how);
   }
   std::vector<TokenId> tokens = engine.tokenizer().encode(read_text_file(source), {false, false});

@@ -62,7 +62,24 @@ class Reader {
   Matrix matrix(const std::string& name) const {
     return quantise(values(name), static_cast<size_t>(file_.find(name)->view.columns()), name);
   }
-  Norm norm(const std::string& name) const { return {values(name), {}}; }
+  Norm norm(const std::string& name) const {
+    Norm out{values(name), {}};
+    for (const float weight : out.weight) {
+      if (!std::isfinite(weight)) {
+        fail(ErrorCode::kInvalidArgument, "[integer] {}: expected finite values, found {}", name, weight);
+      }
+    }
+    return out;
+  }
+  /// Codes, with a scale and a factor a row.
+  uint64_t coded_bytes() const {
+    uint64_t sum = 0;
+    for (const NamedTensor& tensor : file_.tensors()) {
+      const uint64_t rows = tensor.view.shape.rank() < 2 ? tensor.view.shape.elements() : tensor.view.rows();
+      sum += tensor.view.shape.elements() + rows * (sizeof(float) + sizeof(Dyadic));
+    }
+    return sum;
+  }
 
  private:
   const ModelFile& file_;
@@ -105,19 +122,6 @@ Ranges Ranges::none(size_t n_layers) {
   Ranges out;
   out.layers.resize(n_layers);
   return out;
-}
-
-uint64_t Model::bytes() const {
-  const auto of = [](const Matrix& w) {
-    return w.codes.size() + w.scales.size() * sizeof(float) + w.requantise.size() * sizeof(Dyadic);
-  };
-  uint64_t sum = of(output) + table.size() + table_scales.size() * (sizeof(float) + sizeof(Dyadic)) +
-                 2 * cosines.size() * sizeof(int16_t);
-  for (const Layer& l : layers) {
-    for (const Matrix* w : {&l.query, &l.key, &l.value, &l.output, &l.gate, &l.up, &l.down}) sum += of(*w);
-    sum += 2 * width * (sizeof(float) + sizeof(Dyadic));
-  }
-  return sum;
 }
 
 void check_window(const Model& model, std::span<const TokenId> window, size_t first) {
@@ -214,6 +218,8 @@ Model convert(Engine& engine, std::span<const TokenId> tokens, const ConversionO
   const Hyperparameters& h = from.hyper;
   const Reader read(engine.file());
   Model out;
+  const uint64_t angles = 2 * sizeof(int16_t) * options.window * from.ropes.front().n_pairs();
+  out.reserved = engine.ledger().reserve(Tag::kScratch, read.coded_bytes() + angles, "the model in integers");
   out.width = h.width;
   out.n_vocab = h.n_vocab;
   out.n_heads = h.n_heads.front();

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "budget/ledger.h"
 #include "engine/sampling/vocabulary_view.h"
 #include "kernels/integer_ops.h"
 
@@ -112,8 +113,7 @@ struct Model {
   Norm last_norm;
   Matrix output;
   Ranges ranges;
-
-  uint64_t bytes() const;
+  Reservation reserved;  ///< Of the codes and what belongs to them, under Tag::kScratch.
 };
 
 /// How a model becomes one of integers.

@@ -38,7 +38,7 @@ void run_integer_perplexity(const PerplexityCommand& command, Engine& engine, st
   how.window = command.options.window;
   how.max_windows = std::max<uint64_t>(1, command.calibration_tokens / how.window);
   const std::vector<TokenId> calibration =
-      calibration_tokens(engine, command.calibrate, how.max_windows * how.window, how.window);
+      calibration_tokens(engine, command.calibrate, how.max_windows * how.window, how.window, 1);
   std::optional<integer::Model> model;
   {
     Progress progress("ranges", how.max_windows, "windows");

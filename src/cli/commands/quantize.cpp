@@ -26,7 +26,8 @@ namespace {
 struct Options {
   std::string in, out, format = "Q4_K_M";
   bool pure = false, lossy = false;
-  std::string calibrate, imatrix, save_imatrix, method = "rtn", clip = "none", size, candidates;
+  std::string calibrate, imatrix, save_imatrix, method = "rtn", clip = "none", rounding = "nearest", size, candidates;
+  uint64_t seed = 1;
   uint64_t calibration_tokens = 16384;
   bool awq = false;
   int activation_bits = 8;
@@ -116,7 +117,7 @@ TextStatistics read_calibration_text(const Options& options, const std::vector<D
   how.window = kWindow;
   how.max_windows = (options.calibration_tokens + kWindow - 1) / kWindow;
   const std::vector<TokenId> tokens =
-      calibration_tokens(*engine, options.calibrate, how.max_windows * kWindow, kWindow);
+      calibration_tokens(*engine, options.calibrate, how.max_windows * kWindow, kWindow, options.seed);
   fmt::print(stderr, "calibrating on {}\n", describe_calibration(options.calibrate, tokens.size()));
   if (wants_gram(options)) {
     // Token tables are looked up, and an output matrix is not worth a gram matrix of its own inputs: one row a window.
@@ -165,6 +166,8 @@ void quantize(const Options& options, const GlobalOptions& global) {
   how.static_activations = options.activations == "static";
   how.gptq = options.method == "gptq";
   how.clipping = *find_clipping(options.clip);
+  how.stochastic = options.rounding == "stochastic";
+  how.seed = options.seed;
   how.stack = {options.vectors, options.blocks, *bitstack::find_stack_order(options.order), 0};
   for (const std::string& text : options.tensor_types) how.tensor_types.push_back(tensor_type_of(text));
   const bool by_perplexity = options.order_by == "perplexity";
@@ -281,6 +284,17 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
   command->add_flag("--awq", options->awq, "Scale channels by their inputs first; wants --calibrate (default: off)");
   command->add_option("--clip", options->clip, "Limit values before: none, percentile, mse or kl")
       ->check(CLI::IsMember({"none", "percentile", "mse", "kl"}))
+      ->capture_default_str();
+
+  command
+      ->add_option("--rounding", options->rounding,
+                   "nearest, or stochastic: to a neighbouring level at random, right in the mean (Q4_0, Q5_0, Q8_0, "
+                   "BIPOLAR2 to 8; without a calibration)")
+      ->check(CLI::IsMember({"nearest", "stochastic"}))
+      ->capture_default_str();
+  command
+      ->add_option("--seed", options->seed,
+                   "Of --rounding stochastic and --calibrate self; the same gives the same file")
       ->capture_default_str();
 
   command
