@@ -265,6 +265,50 @@ TEST_F(Stories, PerplexityOfItsOwnStyleIsLow) {
   EXPECT_LT(perplexity, 20.0);  // 512 for a model that knows nothing
   EXPECT_NEAR(std::log(perplexity), run.json()["nll"].get<double>(), 1e-6);
   EXPECT_NE(mneme_run({"eval", "ppl", model_, folder_.file("missing")}).error(), "");
+
+  // In integers alone it is nearly as low.
+  std::vector<std::string> arguments = {"eval", "ppl", model_, file, "--window", "64", "--json", "--arithmetic", "integer"};
+  for (const std::string& calibrate : {file, std::string("self")}) {
+    std::vector<std::string> with = arguments;
+    with.insert(with.end(), {"--calibrate", calibrate, "--calibration-tokens", "512"});
+    const Outcome integers = mneme_run(with);
+    ASSERT_TRUE(integers.ok()) << integers.err;
+    EXPECT_NEAR(integers.json()["float_perplexity"].get<double>(), perplexity, 0.01 * perplexity);
+    EXPECT_NEAR(integers.json()["perplexity"].get<double>(), perplexity, 0.2 * perplexity);
+    EXPECT_EQ(integers.json()["calibrated_on"], calibrate);
+    EXPECT_EQ(integers.json()["tokens_scored"], run.json()["tokens_scored"]);
+  }
+  arguments.insert(arguments.end(), {"--calibrate", folder_.file("missing")});
+  EXPECT_THAT(mneme_run(arguments).error(), HasSubstr("missing"));
+  EXPECT_NE(mneme_run({"eval", "ppl", model_, file, "--window", "5000", "--arithmetic", "integer"}).error(), "");
+}
+
+TEST_F(Stories, RoundsAtRandomAndCalibratesOnItself) {
+  const auto write = [&](const std::string& name, std::vector<std::string> more) {
+    more.insert(more.begin(), {"quantize", model_, folder_.file(name)});
+    return mneme_run(more);
+  };
+  const auto bytes = [&](const std::string& name) { return read_file(folder_.file(name)); };
+  ASSERT_TRUE(write("nearest", {"-f", "Q4_0"}).ok());
+  const Outcome first = write("a", {"-f", "Q4_0", "--rounding", "stochastic"});
+  ASSERT_TRUE(first.ok()) << first.err;
+  ASSERT_TRUE(write("b", {"-f", "Q4_0", "--rounding", "stochastic"}).ok());
+  ASSERT_TRUE(write("c", {"-f", "Q4_0", "--rounding", "stochastic", "--seed", "2"}).ok());
+  EXPECT_EQ(bytes("a"), bytes("b"));
+  EXPECT_NE(bytes("a"), bytes("c"));
+  EXPECT_NE(bytes("a"), bytes("nearest"));
+  EXPECT_THAT(write("d", {"-f", "Q4_0", "--rounding", "stochastic", "--calibrate", "self"}).error(),
+              HasSubstr("expected no calibration"));
+  EXPECT_THAT(write("d", {"-f", "Q4_1", "--pure", "--rounding", "stochastic"}).error(), HasSubstr("found none"));
+
+  const std::vector<std::string> itself = {"-f",     "Q4_0", "--method",             "gptq", "--calibrate",
+                                           "self", "--calibration-tokens", "512"};
+  const Outcome zero_shot = write("e", itself);
+  ASSERT_TRUE(zero_shot.ok()) << zero_shot.err;
+  EXPECT_THAT(zero_shot.err, HasSubstr("512 tokens that the model made up; no user data was used"));
+  ASSERT_TRUE(write("f", itself).ok());
+  EXPECT_EQ(bytes("e"), bytes("f"));
+  EXPECT_NE(bytes("e"), bytes("nearest"));
 }
 
 TEST_F(Stories, BenchesReportMedianAndSpread) {

@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "eval/kv_choice.h"
+#include "eval/own_text.h"
 #include "weights/store/model_store.h"
 
 namespace mneme::cli {

@@ -13,7 +13,7 @@
 #include "base/byte_size.h"
 #include "base/error.h"
 #include "base/progress.h"
-#include "eval/kv_choice.h"
+#include "eval/own_text.h"
 #include "eval/kv_ranks.h"
 #include "weights/store/model_store.h"
 

@@ -11,6 +11,7 @@
 #include "eval/bitstack_claims.h"
 #include "eval/cskv_claims.h"
 #include "eval/foundation_claims.h"
+#include "eval/integer_claims.h"
 #include "eval/kv_claims.h"
 #include "eval/limited_memory_claims.h"
 #include "eval/mote_claims.h"
@@ -36,6 +37,7 @@ std::span<const Claim> all_claims() {
     for (Claim& claim : weight_claims()) all.push_back(std::move(claim));
     for (Claim& claim : weight_quality_claims()) all.push_back(std::move(claim));
     for (Claim& claim : trained_rounding_claims()) all.push_back(std::move(claim));
+    for (Claim& claim : integer_claims()) all.push_back(std::move(claim));
     for (Claim& claim : limited_memory_claims()) all.push_back(std::move(claim));
     for (Claim& claim : bitstack_claims()) all.push_back(std::move(claim));
     for (Claim& claim : quant_codegen_claims()) all.push_back(std::move(claim));

@@ -13,7 +13,7 @@
 #include "base/philox.h"
 #include "context/kv_policy.h"
 #include "engine/kv_fit.h"
-#include "eval/kv_choice.h"
+#include "eval/own_text.h"
 #include "eval/kv_quality.h"
 #include "eval/kv_ranks.h"
 #include "weights/tensor_source.h"

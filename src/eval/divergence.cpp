@@ -46,10 +46,24 @@ std::vector<float> window_logits(Engine& engine, std::span<const TokenId> window
 
 Divergence divergence(Engine& reference, Engine& model, std::span<const TokenId> tokens,
                       const DivergenceOptions& options, const std::function<void(uint64_t, uint64_t)>& progress) {
-  const size_t window = options.window, first = window / 2, n_vocab = reference.model().hyper.n_vocab;
+  const size_t n_vocab = reference.model().hyper.n_vocab;
   if (model.model().hyper.n_vocab != n_vocab) {
     fail(ErrorCode::kInvalidArgument, "[compare] expected a vocabulary of {} tokens as in {}, found {}", n_vocab,
          reference.file().path(), model.model().hyper.n_vocab);
+  }
+  const auto logits = [&](std::span<const TokenId> window, size_t first) {
+    return window_logits(model, window, first);
+  };
+  return divergence(reference, logits, tokens, options, progress);
+}
+
+Divergence divergence(Engine& reference, const WindowLogits& other, std::span<const TokenId> tokens,
+                      const DivergenceOptions& options, const std::function<void(uint64_t, uint64_t)>& progress) {
+  const size_t window = options.window, n_vocab = reference.model().hyper.n_vocab;
+  const size_t first = options.first_scored > 0 ? options.first_scored : window / 2;
+  if (first >= window) {
+    fail(ErrorCode::kInvalidArgument,
+         "[compare] expected at least one scored token in a window of {}, found {} unscored", window, first);
   }
   uint64_t n_windows = window < 4 ? 0 : tokens.size() / window;
   if (n_windows == 0) {
@@ -61,8 +75,10 @@ Divergence divergence(Engine& reference, Engine& model, std::span<const TokenId>
   Divergence out;
   double nll_reference = 0, nll = 0, same = 0;
   for (uint64_t w = 0; w < n_windows; ++w) {
-    const std::span<const TokenId> piece = tokens.subspan(w * window, window);
-    const std::vector<float> a = window_logits(reference, piece, first), b = window_logits(model, piece, first);
+    std::vector<TokenId> piece(tokens.begin() + static_cast<long>(w * window),
+                               tokens.begin() + static_cast<long>((w + 1) * window));
+    if (reference.tokenizer().adds_bos()) piece.front() = *reference.tokenizer().bos();
+    const std::vector<float> a = window_logits(reference, piece, first), b = other(piece, first);
     out.identical = out.identical && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
     for (size_t row = 0; row * n_vocab < a.size(); ++row) {
       const auto p = log_probabilities({a.data() + row * n_vocab, n_vocab});

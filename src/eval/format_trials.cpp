@@ -12,7 +12,7 @@
 #include "base/half.h"
 #include "engine/calibration.h"
 #include "eval/divergence.h"
-#include "eval/kv_choice.h"
+#include "eval/own_text.h"
 
 namespace mneme {
 namespace {

@@ -3,8 +3,6 @@
 #include <algorithm>
 
 #include "base/byte_size.h"
-#include "base/error.h"
-#include "engine/scheduler.h"
 
 namespace mneme {
 
@@ -43,23 +41,6 @@ KvChoice choose_among(std::vector<KvQuality> measured, const KvBound& bound) {
 KvChoice choose_kv(Engine& engine, std::span<const TokenId> tokens, const KvBound& bound, const KvQualityOptions& options,
                    const std::function<void(uint64_t, uint64_t)>& progress) {
   return choose_among(measure_kv_quality(engine, tokens, kv_candidates(), options, progress), bound);
-}
-
-std::vector<TokenId> own_text(Engine& engine, size_t n_tokens) {
-  std::vector<TokenId> tokens;
-  const size_t most = engine.plan().context;
-  for (uint64_t seed = 1; tokens.size() < n_tokens; ++seed) {
-    GenerationRequest request;
-    request.prompt = engine.tokenizer().encode("", {true, true});
-    if (request.prompt.empty()) request.prompt = engine.tokenizer().encode("\n", {true, true});
-    request.sampling.temperature = 1;
-    request.sampling.seed = seed;
-    request.max_tokens = static_cast<uint32_t>(std::min(n_tokens - tokens.size(), most - request.prompt.size()));
-    tokens.insert(tokens.end(), request.prompt.begin(), request.prompt.end());
-    for (const GeneratedToken& generated : generate(engine, std::move(request)).tokens) tokens.push_back(generated.token);
-  }
-  tokens.resize(n_tokens);
-  return tokens;
 }
 
 }  // namespace mneme

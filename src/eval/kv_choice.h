@@ -30,7 +30,4 @@ KvChoice choose_kv(Engine& engine, std::span<const TokenId> tokens, const KvBoun
 /// The choice among measured candidates.
 KvChoice choose_among(std::vector<KvQuality> measured, const KvBound& bound);
 
-/// `n_tokens` of text that the model makes up itself, for users who give none: the distribution that a chat will see.
-std::vector<TokenId> own_text(Engine& engine, size_t n_tokens);
-
 }  // namespace mneme

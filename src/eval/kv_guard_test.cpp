@@ -7,6 +7,7 @@
 
 #include "base/test_data.h"
 #include "engine/scheduler.h"
+#include "eval/own_text.h"
 
 namespace mneme {
 namespace {

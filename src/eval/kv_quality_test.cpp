@@ -8,6 +8,7 @@
 
 #include "base/test_data.h"
 #include "eval/kv_choice.h"
+#include "eval/own_text.h"
 
 namespace mneme {
 namespace {

@@ -11,7 +11,7 @@
 #include "base/test_data.h"
 #include "base/test_error.h"
 #include "engine/kv_fit.h"
-#include "eval/kv_choice.h"
+#include "eval/own_text.h"
 #include "eval/kv_quality.h"
 
 namespace mneme {

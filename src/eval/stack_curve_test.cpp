@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "base/test_data.h"
-#include "eval/kv_choice.h"
+#include "eval/own_text.h"
 #include "eval/stack_gains.h"
 #include "weights/gguf_test_bytes.h"
 #include "weights/quantize.h"

@@ -116,6 +116,10 @@ struct QuantizeOptions {
   bool awq = false;   ///< Scale channels first (weights/awq.h); wants statistics with magnitudes.
   bool gptq = false;  ///< Feed errors on (weights/gptq.h), for matrices whose statistics have a gram matrix.
   Clipping clipping = Clipping::kNone;
+  /// Rounding of weights to a neighbouring level at random (weights/stochastic_rounding.h), for types that can; others in
+  /// the file are rounded to the nearest, with a note. Not with a calibration, whose encoders choose scales by the errors.
+  bool stochastic = false;
+  uint64_t seed = 1;  ///< Of `stochastic`.
   /// Bits that activations of bipolar matrices may be rounded to when the model runs; 8 or more: as all types do.
   int activation_bits = 8;
   /// Scales of activations that are quantised to 8 bits: false, each 32 columns of a token have their own (dynamic);

@@ -10,6 +10,7 @@
 #include "weights/gguf_writer.h"
 #include "weights/gptq.h"
 #include "weights/quantize.h"
+#include "weights/stochastic_rounding.h"
 
 namespace mneme {
 namespace {
@@ -251,12 +252,43 @@ std::vector<DType> types_for_size(TensorSource& source, const std::string& path,
   return out;
 }
 
+namespace {
+
+/// Refuses what stochastic rounding does not go with, and notes the matrices that are rounded to the nearest.
+void check_stochastic(const QuantizeOptions& options, std::span<const TensorInfo> tensors, std::span<const DType> types,
+                      std::vector<std::string>& notes) {
+  if (options.calibration != nullptr) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "[quantize] stochastic rounding is of scales that the weights alone choose: expected no calibration",
+                "leave out --calibrate, --imatrix, --awq and --method gptq, or --rounding stochastic");
+  }
+  size_t n_random = 0, n_nearest = 0;
+  for (size_t i = 0; i < types.size(); ++i) {
+    if (types[i] == tensors[i].dtype || (!is_stream(types[i]) && dtype_info(types[i]).block_elements == 1)) continue;
+    ++(can_round_stochastically(types[i]) ? n_random : n_nearest);
+  }
+  if (n_random == 0) {
+    fail(ErrorCode::kInvalidArgument,
+         "[quantize] expected matrices that become Q4_0, Q5_0, Q8_0 or BIPOLAR2 to BIPOLAR8 for stochastic rounding, "
+         "found none");
+  }
+  if (n_nearest > 0) {
+    notes.push_back(fmt::format("{} of {} matrices are of types without stochastic rounding and went to the nearest",
+                                n_nearest, n_random + n_nearest));
+  }
+}
+
+}  // namespace
+
 TranscodeReport quantize_model(TensorSource& given, const std::string& path, const QuantizeOptions& options,
                                Ledger& ledger, const TranscodeProgress& progress) {
   if (options.calibration != nullptr) options.calibration->check(given.tensors());
   if (options.recipe != nullptr && options.recipe->base == DType::kBitStack) {
     if (!options.tensor_types.empty()) {
       fail(ErrorCode::kUnsupported, "[quantize] expected no types of single tensors with BITSTACK, found some");
+    }
+    if (options.stochastic) {
+      fail(ErrorCode::kInvalidArgument, "[quantize] BITSTACK has no levels: expected no stochastic rounding");
     }
     return quantize_stack(given, path, options, ledger, progress);
   }
@@ -314,14 +346,21 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
       return gptq.encode(tensor, values, to, out);
     };
   }
-  if (options.clipping != Clipping::kNone) {
-    hooks.prepare = [&](std::span<float> row, const float* importance, DType to) {
-      const float border = clip_border(options.clipping, row, importance, to);
-      for (float& v : row) v = v > border ? border : v < -border ? -border : v;
-    };
-  }
   uint64_t done = 0;
   std::vector<std::string> notes;
+  if (options.stochastic) check_stochastic(options, given.tensors(), types, notes);
+  if (options.clipping != Clipping::kNone || options.stochastic) {
+    hooks.prepare = [&](const TensorInfo& tensor, uint64_t index, std::span<float> row, const float* importance,
+                        DType to) {
+      if (options.clipping != Clipping::kNone) {
+        const float border = clip_border(options.clipping, row, importance, to);
+        for (float& v : row) v = v > border ? border : v < -border ? -border : v;
+      }
+      if (options.stochastic && can_round_stochastically(to)) {
+        round_stochastically(row, to, options.seed, rounding_stream(tensor.name), index * row.size());
+      }
+    };
+  }
   const std::function<void(const std::string&)> line = [&](const std::string& text) {
     if (progress) progress(done, text);
   };

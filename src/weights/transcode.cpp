@@ -91,7 +91,7 @@ struct Conversion {
       }
       if (hooks.prepare) {
         changed.assign(row.begin(), row.end());
-        hooks.prepare(changed, importance_of(first + r), to.dtype);
+        hooks.prepare(tensor, first + r, changed, importance_of(first + r), to.dtype);
         values = changed.data();
       }
       to.encode(values, importance_of(first + r), out, columns);

@@ -47,8 +47,9 @@ using TranscodeProgress = std::function<void(uint64_t bytes_done, const std::str
 struct EncodeHooks {
   /// Weights of the squared error per column: one list for each slice of a stack of matrices, or none.
   std::function<std::vector<std::vector<float>>(const TensorInfo& tensor)> importance;
-  /// Changes a row before it is encoded; `importance` [columns] or null.
-  std::function<void(std::span<float> row, const float* importance, DType to)> prepare;
+  /// Changes row `index` of a tensor before it is encoded; `importance` [columns] or null.
+  std::function<void(const TensorInfo& tensor, uint64_t index, std::span<float> row, const float* importance, DType to)>
+      prepare;
   /// Encodes a whole matrix, given as floats that may be overwritten, and returns true; or leaves it to the usual way.
   std::function<bool(const TensorInfo& tensor, std::span<float> values, DType to, std::byte* out)> whole;
   /// The encoder of a tensor that becomes a stream, or null for the type's own (WeightFormat::encoder()).

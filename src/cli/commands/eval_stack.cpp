@@ -10,7 +10,7 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
-#include "eval/kv_choice.h"
+#include "eval/own_text.h"
 #include "eval/stack_curve.h"
 
 namespace mneme::cli {

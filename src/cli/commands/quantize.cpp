@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "cli/calibration_text.h"
 #include "cli/commands.h"
 #include "cli/quantize_compare.h"
 #include "cli/transcode_report.h"
@@ -26,7 +27,8 @@ namespace {
 struct Options {
   std::string in, out, format = "Q4_K_M";
   bool pure = false, lossy = false;
-  std::string calibrate, imatrix, save_imatrix, method = "rtn", clip = "none", size, candidates;
+  std::string calibrate, imatrix, save_imatrix, method = "rtn", clip = "none", rounding = "nearest", size, candidates;
+  uint64_t seed = 1;
   uint64_t calibration_tokens = 16384;
   bool awq = false;
   int activation_bits = 8;
@@ -122,15 +124,16 @@ HessianTraces read_traces(const Options& options, std::span<const TokenId> token
 /// Runs the model over the calibration text, in its own memory, which is given back before quantisation starts.
 TextStatistics read_calibration_text(const Options& options, const std::vector<DType>& candidates) {
   constexpr uint32_t kWindow = 512;
-  const std::string text = read_text_file(options.calibrate);
   Ledger ledger;
   PlanRequest request;
   request.context = kWindow;
   const auto engine = Engine::load(options.in, request, ledger);
-  const std::vector<TokenId> tokens = engine->tokenizer().encode(text, {false, false});
   CalibrationOptions how;
   how.window = kWindow;
   how.max_windows = (options.calibration_tokens + kWindow - 1) / kWindow;
+  const std::vector<TokenId> tokens =
+      calibration_tokens(*engine, options.calibrate, how.max_windows * kWindow, kWindow, options.seed);
+  fmt::print(stderr, "calibrating on {}\n", describe_calibration(options.calibrate, tokens.size()));
   if (wants_gram(options)) {
     // Token tables are looked up, and an output matrix is not worth a gram matrix of its own inputs: one row a window.
     how.wants_gram = [](const std::string& name) { return name.starts_with("blk."); };
@@ -179,6 +182,8 @@ void quantize(const Options& options, const GlobalOptions& global) {
   how.static_activations = options.activations == "static";
   how.gptq = options.method == "gptq";
   how.clipping = *find_clipping(options.clip);
+  how.stochastic = options.rounding == "stochastic";
+  how.seed = options.seed;
   how.stack = {options.vectors, options.blocks, *bitstack::find_stack_order(options.order), 0};
   for (const std::string& text : options.tensor_types) how.tensor_types.push_back(tensor_type_of(text));
   const bool by_perplexity = options.order_by == "perplexity";
@@ -286,7 +291,10 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
   command->add_flag("--lossy,--requantize", options->lossy,
                     "Allow input below 8 bits to lose a second time (default: off)");
 
-  command->add_option("--calibrate", options->calibrate, "Text whose inputs weigh the errors of the columns");
+  command->add_option(
+      "--calibrate", options->calibrate,
+      "Text whose inputs weigh the errors of the columns, or self: one that the model makes up, without "
+      "any data of yours");
   command->add_option("--calibration-tokens", options->calibration_tokens, "Tokens of it that are read")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32))
       ->capture_default_str();
@@ -300,6 +308,17 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
   command->add_flag("--awq", options->awq, "Scale channels by their inputs first; wants --calibrate (default: off)");
   command->add_option("--clip", options->clip, "Limit values before: none, percentile, mse or kl")
       ->check(CLI::IsMember({"none", "percentile", "mse", "kl"}))
+      ->capture_default_str();
+
+  command
+      ->add_option("--rounding", options->rounding,
+                   "nearest, or stochastic: to a neighbouring level at random, right in the mean (Q4_0, Q5_0, Q8_0, "
+                   "BIPOLAR2 to 8; without a calibration)")
+      ->check(CLI::IsMember({"nearest", "stochastic"}))
+      ->capture_default_str();
+  command
+      ->add_option("--seed", options->seed,
+                   "Of --rounding stochastic and --calibrate self; the same gives the same file")
       ->capture_default_str();
 
   command
