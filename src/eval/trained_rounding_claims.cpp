@@ -18,8 +18,7 @@ namespace {
 
 constexpr const char* kWhat =
     "perplexity of answers in dialogues about held-out facts; models/pocket-mini.gguf, 120 steps of 2048 tokens where "
-    "it "
-    "is trained";
+    "it is trained";
 
 TrainedRounding& two_bits() {
   static TrainedRounding made;

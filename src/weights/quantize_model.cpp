@@ -303,6 +303,12 @@ TranscodeReport quantize_model(TensorSource& given, const std::string& path, con
          "[quantize] static activations are of products in 8 bits: expected neither AQLM nor --activation-bits with "
          "them");
   }
+  if (options.static_activations && options.recipe != nullptr && options.size == 0 &&
+      (is_stream(options.recipe->base) || dtype_info(options.recipe->base).block_elements == 1)) {
+    fail(ErrorCode::kInvalidArgument,
+         "[quantize] static activations are of products in 8 bits: expected a format with blocks, found {}",
+         options.recipe->name);
+  }
   std::vector<DType> types;
   if (options.size > 0) {
     types = types_for_size(given, path, options, [&](size_t, size_t) {

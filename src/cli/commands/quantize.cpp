@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <memory>
 #include <optional>
 #include <string>
@@ -208,6 +209,18 @@ void quantize(const Options& options, const GlobalOptions& global) {
                 "[quantize] --sensitivity hessian: expected a size and a text to find gradients on, found one or none",
                 "give --size BYTES and --calibrate FILE");
   }
+  // What can be refused is refused before minutes of reading.
+  if (options.compare.empty()) {
+    if (options.out.empty()) fail(ErrorCode::kInvalidArgument, "[quantize] expected a file to write, or --compare");
+    if (options.format != "KEEP") how.recipe = &recipe_of(options.format);
+  } else {
+    if (options.comparison.text.empty())
+      fail(ErrorCode::kInvalidArgument, "[quantize] expected a text to compare on: --text FILE");
+    for (const std::string& form : split_commas(options.compare)) {
+      if (find_quant_recipe(form) != nullptr) continue;
+      std::isdigit(static_cast<unsigned char>(form.front())) != 0 ? void(parse_byte_size(form)) : void(recipe_of(form));
+    }
+  }
   TextStatistics text;
   if (!options.calibrate.empty()) text = read_calibration_text(options, how.candidates);
   Calibration& calibration = text.calibration;
@@ -221,13 +234,9 @@ void quantize(const Options& options, const GlobalOptions& global) {
     comparison.in = options.in;
     comparison.formats = split_commas(options.compare);
     comparison.how = how;
-    if (comparison.text.empty())
-      fail(ErrorCode::kInvalidArgument, "[quantize] expected a text to compare on: --text FILE");
     compare_formats(comparison, global);
     return;
   }
-  if (options.out.empty()) fail(ErrorCode::kInvalidArgument, "[quantize] expected a file to write, or --compare");
-  if (options.format != "KEEP") how.recipe = &recipe_of(options.format);
   Ledger ledger;
   const auto source = open_source(options.in, ledger);
   TranscodeReport report;
@@ -283,8 +292,7 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
           "--sensitivity", options->sensitivity,
           "What --size takes for the harm of an error: measured (each matrix alone is rounded and the text read "
           "again; wants --calibrate, else as error), hessian (HAWQ: mean trace of its Hessian times the squared error; "
-          "wants "
-          "--calibrate, and a llama that can be trained) or error (of the matrix's outputs, all matrices alike)")
+          "wants --calibrate, and a llama that can be trained) or error (of the matrix's outputs, all matrices alike)")
       ->check(CLI::IsMember({"measured", "hessian", "error"}))
       ->capture_default_str();
   command->add_flag("--pure", options->pure, "All matrices alike, the output matrix too (default: off)");
