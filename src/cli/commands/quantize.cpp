@@ -278,8 +278,7 @@ void add_quantize(CLI::App& app, GlobalOptions& global) {
           "--sensitivity", options->sensitivity,
           "What --size takes for the harm of an error: measured (each matrix alone is rounded and the text read "
           "again; wants --calibrate, else as error), hessian (HAWQ: mean trace of its Hessian times the squared error; "
-          "wants "
-          "--calibrate, and a llama that can be trained) or error (of the matrix's outputs, all matrices alike)")
+          "wants --calibrate, and a llama that can be trained) or error (of the matrix's outputs, all matrices alike)")
       ->check(CLI::IsMember({"measured", "hessian", "error"}))
       ->capture_default_str();
   command->add_flag("--pure", options->pure, "All matrices alike, the output matrix too (default: off)");
