@@ -124,6 +124,23 @@ TEST_F(Stories, FormatsAreComparedSideBySide) {
   EXPECT_FALSE(std::filesystem::exists(folder_.file("x.gguf")));
 }
 
+TEST_F(Stories, BitsFollowTracesOfTheHessian) {
+  const std::string text = folder_.file("text.txt"), out = folder_.file("traced.gguf");
+  std::string words;
+  for (int i = 0; i < 20; ++i) words += "One day, a little boy named Tim went to the park. He saw a big red ball. ";
+  write_file(text, words);
+  const Outcome made = mneme_run({"quantize", model_, out, "--size", "300K", "--calibrate", text, "--sensitivity",
+                                  "hessian", "--candidates", "Q4_0,Q8_0", "--json"});
+  ASSERT_TRUE(made.ok()) << made.err;
+  EXPECT_LE(std::filesystem::file_size(out), 300u * 1024);
+  const Outcome run = mneme_run({"run", out, "--raw", "-p", "Once upon a time", "-n", "24", "--temp", "0"});
+  EXPECT_THAT(run.out, StartsWith(", there was a"));
+  EXPECT_THAT(mneme_run({"quantize", model_, out, "--size", "300K", "--sensitivity", "hessian"}).error(),
+              HasSubstr("a text to find gradients on"));
+  EXPECT_THAT(mneme_run({"quantize", model_, out, "--calibrate", text, "--sensitivity", "hessian"}).error(),
+              HasSubstr("expected a size"));
+}
+
 TEST_F(Stories, SeedsReproduce) {
   const auto text = [&](const char* seed) {
     const Outcome run = complete({"-n", "40", "--temp", "1.2", "--top-k", "0", "--seed", seed});

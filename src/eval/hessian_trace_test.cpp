@@ -12,6 +12,8 @@
 #include "base/test_error.h"
 #include "train/optim/optimizer.h"
 #include "train/test_batch.h"
+#include "weights/gguf_test_bytes.h"
+#include "weights/gguf_writer.h"
 #include "weights/model_file.h"
 
 namespace mneme {
@@ -140,6 +142,17 @@ TEST(HessianTrace, OfATrainedModel) {
   EXPECT_GT(sum, 0);
   EXPECT_LT(std::abs(sum - other_sum), 0.5 * sum);
   EXPECT_THAT(error_of([&] { traces(16, 1); }), testing::HasSubstr("17 tokens or more, found 16"));
+
+  const TestFolder folder;
+  Metadata metadata("test");
+  metadata.set_string("general.architecture", "qwen2");
+  const std::vector<float> values(64, 1.0f);
+  const std::vector<NamedTensor> tensors = {
+      {"token_embd.weight", {DType::kF32, {8, 8}, reinterpret_cast<const std::byte*>(values.data())}}};
+  write_gguf(folder.file("other.gguf"), metadata, tensors);
+  EXPECT_THAT(
+      error_of([&] { hessian_traces(folder.file("other.gguf"), tokens, {}, {}, ledger, [](size_t, size_t) {}); }),
+      testing::HasSubstr("expected architecture llama, found qwen2"));
 }
 
 }  // namespace

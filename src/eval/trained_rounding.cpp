@@ -91,7 +91,7 @@ double TrainedRounding::rounded(bool feeds_errors) {
     const Recipe training = recipe(false, false, kFirstSeed);
     const Mixture mixture(*tokenizer_, sources_, training.mixture, kCalibrationSeed);
     std::vector<TokenId> tokens;
-    for (size_t step = 0; step < 8; ++step) {
+    for (size_t step = 0; step < 16; ++step) {
       const OwnedBatch batch = mixture.batch(step, training.stages.front());
       tokens.insert(tokens.end(), batch.tokens.begin(), batch.tokens.end());
     }

@@ -20,7 +20,7 @@ class TrainedRounding {
  public:
   static constexpr const char* kModel = "models/pocket-mini.gguf";
   static constexpr const char* kFormat = "BIPOLAR2";
-  static constexpr size_t kWindow = 512, kBatchTokens = 2048, kSteps = 120, kSeeds = 2;
+  static constexpr size_t kWindow = 512, kBatchTokens = 1024, kSteps = 120, kSeeds = 2;
 
   /// Throws Error where the model or the books are missing.
   TrainedRounding();
