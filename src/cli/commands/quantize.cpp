@@ -187,6 +187,10 @@ void quantize(const Options& options, const GlobalOptions& global) {
   if (!options.calibrate.empty() && !options.imatrix.empty()) {
     fail(ErrorCode::kInvalidArgument, "[quantize] expected --calibrate or --imatrix, found both");
   }
+  if (how.stochastic && !(options.calibrate.empty() && options.imatrix.empty())) {
+    throw Error(ErrorCode::kInvalidArgument, "[quantize] expected no calibration with --rounding stochastic, found one",
+                "leave out --calibrate, --imatrix, --awq and --method gptq, or round to the nearest");
+  }
   TextStatistics text;
   if (!options.calibrate.empty()) text = read_calibration_text(options, how.candidates);
   Calibration& calibration = text.calibration;
