@@ -295,8 +295,9 @@ TEST_F(Stories, PerplexityOfItsOwnStyleIsLow) {
     EXPECT_EQ(integers.json()["calibrated_on"], calibrate);
     EXPECT_EQ(integers.json()["tokens_scored"], run.json()["tokens_scored"]);
   }
-  arguments.insert(arguments.end(), {"--calibrate", folder_.file("missing")});
-  EXPECT_THAT(mneme_run(arguments).error(), HasSubstr("missing"));
+  const Outcome missing = mneme_run({"eval", "ppl", model_, file, "--window", "64", "--arithmetic", "integer",
+                                     "--calibrate", folder_.file("missing")});
+  EXPECT_THAT(missing.error(), HasSubstr("missing"));
   EXPECT_NE(mneme_run({"eval", "ppl", model_, file, "--window", "5000", "--arithmetic", "integer"}).error(), "");
 }
 

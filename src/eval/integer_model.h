@@ -17,7 +17,7 @@
 /// Values between the layers have fixed scales, which a text has set beforehand. With S the scale of a tensor and q its
 /// integers, x ~ S q:
 ///
-///     residual stream   int32, S a power of two for the whole model, 2^-5 of the range kept free
+///     residual stream   int32, S a power of two for the whole model, room for 32 times what the text showed
 ///     points            int8, |q| <= 127: inputs of all matrices, and queries, keys and values (Point)
 ///     weights           int8, one S a row, S = max|w| / 127
 ///     products          int8 x int8 -> int32, times the dyadic number S_w S_x / S_y of the row -> next point

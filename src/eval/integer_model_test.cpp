@@ -147,6 +147,22 @@ TEST_F(IntegerModel, HugeResidualsAreLimitedAndNothingOverflows) {
   }
 }
 
+TEST_F(IntegerModel, NormsOfSmallRowsKnowTheirEpsilon) {
+  // Values of a third of sqrt(epsilon): without it the codes would be three times as large.
+  const double unit = std::ldexp(std::sqrt(static_cast<double>(model().norm_eps)) / 3, model().residual_bits);
+  std::vector<int32_t> x(model().width);
+  for (size_t j = 0; j < x.size(); ++j) x[j] = static_cast<int32_t>(j % 2 == 0 ? unit : -unit);
+  const auto point = static_cast<size_t>(Point::kAttentionInput);
+  const std::vector<int32_t> a = integer_layer(model(), 0, x).codes[point],
+                             b = simulated_layer(model(), 0, x).codes[point];
+  int32_t largest = 0;
+  for (size_t j = 0; j < a.size(); ++j) {
+    EXPECT_LE(std::abs(a[j] - b[j]), 1) << j;
+    largest = std::max(largest, std::abs(a[j]));
+  }
+  EXPECT_GT(largest, 3);
+}
+
 TEST_F(IntegerModel, DeadRangesCountAsOneAndOthersAreRefused) {
   const Ranges before = model().ranges;
   Ranges dead = before;

@@ -192,6 +192,36 @@ TEST(Quantize, WritesReadableFilesOfTheExpectedError) {
 }
 
 /// Tensors larger than one part of the work come out as if they were encoded whole.
+TEST(Quantize, StochasticRoundingSaysWhatItDoesNotDo) {
+  const TestFolder folder;
+  const ModelFile model = TestModel(folder, layers(1, true)).open();
+  Ledger ledger;
+  QuantizeOptions how;
+  how.recipe = find_quant_recipe("BIPOLAR4");
+  how.stochastic = true;
+  const TranscodeReport report = quantize(model, folder.file("a.gguf"), how, ledger);
+  ASSERT_EQ(report.notes.size(), 1u);  // the output matrix is Q6_K
+  EXPECT_THAT(report.notes.front(), HasSubstr("1 of 6 matrices"));
+  how.stochastic = false;
+  const TranscodeReport nearest = quantize(model, folder.file("b.gguf"), how, ledger);
+  EXPECT_TRUE(nearest.notes.empty());
+  // Twice the mean squared error, over all matrices but one.
+  EXPECT_NEAR(report.relative_error() / nearest.relative_error(), std::sqrt(2.0), 0.1);
+  how.stochastic = true;
+  Calibration calibration;
+  auto statistics = std::make_shared<InputStatistics>();
+  statistics->n_rows = 1;
+  statistics->squares.assign(256, 1.0);
+  calibration.set("blk.0.attn_q.weight", statistics);
+  how.calibration = &calibration;
+  EXPECT_THROW((void)quantize(model, folder.file("c.gguf"), how, ledger), Error);
+  how.calibration = nullptr;
+  for (const char* recipe : {"Q4_K", "BITSTACK", "F16", "AQLM2x8g8"}) {
+    how.recipe = find_quant_recipe(recipe);
+    EXPECT_THROW((void)quantize(model, folder.file("c.gguf"), how, ledger), Error) << recipe;
+  }
+}
+
 TEST(Quantize, PartsAndThreadsDoNotShow) {
   const TestFolder folder;
   const TestModel source(folder, {{"blk.0.ffn_up.weight", Shape{(1024 * 4096 + 5 * 4096) / 256 + 3, 256}}});

@@ -101,10 +101,10 @@ void run_perplexity(const PerplexityCommand& command, const GlobalOptions& globa
 }
 
 void run_claims(const std::string& system, const GlobalOptions& global) {
-  const auto results = measure_claims(all_claims(), system.empty() ? std::nullopt : std::optional(system),
-                                      [&](const Claim& claim) {
-                                        if (!global.json) fmt::print(stderr, "measuring {}: {}\n", claim.system, claim.text);
-                                      });
+  const auto results =
+      measure_claims(all_claims(), system.empty() ? std::nullopt : std::optional(system), [&](const Claim& claim) {
+        if (!global.json) fmt::print(stderr, "measuring {}: {}\n", claim.system, claim.text);
+      });
   size_t failed = 0;
   Json all = Json::array();
   for (const ClaimResult& r : results) {
@@ -115,33 +115,38 @@ void run_claims(const std::string& system, const GlobalOptions& global) {
     }
     fmt::print("{:<6} {:<16} {}\n", r.holds ? "holds" : "FAILS", r.claim->system, r.claim->text);
     if (r.error.empty()) {
-      fmt::print("       paper: {}; here: {:.4g} {} (wanted {} {:.4g}); {}\n", r.claim->paper, r.measured.value, r.claim->unit,
-                 r.claim->at_most ? "at most" : "at least", r.claim->target, r.measured.how);
+      fmt::print("       paper: {}; here: {:.4g} {} (wanted {} {:.4g}); {}\n", r.claim->paper, r.measured.value,
+                 r.claim->unit, r.claim->at_most ? "at most" : "at least", r.claim->target, r.measured.how);
     } else {
       fmt::print("       not measured: {}\n", r.error);
     }
   }
   if (global.json) fmt::print("{}\n", all.dump(2));
-  if (failed > 0) fail(ErrorCode::kInvalidArgument, "[eval claims] {} of {} claims do not hold here", failed, results.size());
+  if (failed > 0)
+    fail(ErrorCode::kInvalidArgument, "[eval claims] {} of {} claims do not hold here", failed, results.size());
 }
 
 }  // namespace
 
 void add_eval(CLI::App& app, GlobalOptions& global) {
-  CLI::App* command = app.add_subcommand("eval", "Measure quality: ppl, kv, memory, quantised models of code, claims, scaling laws");
+  CLI::App* command =
+      app.add_subcommand("eval", "Measure quality: ppl, kv, memory, quantised models of code, claims, scaling laws");
   command->require_subcommand(1);
 
   auto ppl = std::make_shared<PerplexityCommand>();
   CLI::App* perplexity_command = command->add_subcommand("ppl", "Perplexity of a text file");
   ppl->model.add_to(*perplexity_command);
   perplexity_command->add_option("FILE", ppl->file, "UTF-8 text")->required();
-  perplexity_command->add_option("--window", ppl->options.window, "Tokens of one independent window")->capture_default_str();
-  perplexity_command->add_option("--first-scored", ppl->options.first_scored, "Tokens that are only read (default: half a window)");
+  perplexity_command->add_option("--window", ppl->options.window, "Tokens of one independent window")
+      ->capture_default_str();
+  perplexity_command->add_option("--first-scored", ppl->options.first_scored,
+                                 "Tokens that are only read (default: half a window)");
   perplexity_command->add_option("--max-windows", ppl->options.max_windows, "Stop after this many (default: all)");
   perplexity_command
-      ->add_option("--arithmetic", ppl->arithmetic,
-                   "float (as models run), or integer: what a device without floating point would compute, 8-bit weights "
-                   "and activations with fixed scales (llama architectures; for its cost in quality, not fast)")
+      ->add_option(
+          "--arithmetic", ppl->arithmetic,
+          "float (as models run), or integer: what a device without floating point would compute, 8-bit weights "
+          "and activations with fixed scales (llama architectures; for its cost in quality, not fast)")
       ->check(CLI::IsMember({"float", "integer"}))
       ->capture_default_str();
   perplexity_command

@@ -204,6 +204,10 @@ void quantize(const Options& options, const GlobalOptions& global) {
   if (!options.calibrate.empty() && !options.imatrix.empty()) {
     fail(ErrorCode::kInvalidArgument, "[quantize] expected --calibrate or --imatrix, found both");
   }
+  if (how.stochastic && !(options.calibrate.empty() && options.imatrix.empty())) {
+    throw Error(ErrorCode::kInvalidArgument, "[quantize] expected no calibration with --rounding stochastic, found one",
+                "leave out --calibrate, --imatrix, --awq and --method gptq, or round to the nearest");
+  }
   if (options.sensitivity == "hessian" && (options.calibrate.empty() || !wants_sizes(options))) {
     throw Error(ErrorCode::kInvalidArgument,
                 "[quantize] --sensitivity hessian: expected a size and a text to find gradients on, found one or none",
