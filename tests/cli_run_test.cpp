@@ -102,17 +102,28 @@ TEST_F(Stories, FormatsAreComparedSideBySide) {
     words += "Once upon a time, there was a little girl named Lily. She loved to play outside. ";
   write_file(text, words);
   const Outcome compared =
-      mneme_run({"quantize", model_, "--compare", "Q8_0,Q4_0,nonsense", "--calibrate", text, "--text", text, "--window",
-                 "64", "--max-windows", "2", "--html", page, "--work", folder_.file(""), "--json"});
+      mneme_run({"quantize", model_, "--compare", "Q8_0,Q4_0,1K", "--calibrate", text, "--text", text, "--window", "64",
+                 "--max-windows", "2", "--html", page, "--work", folder_.file(""), "--json"});
   ASSERT_TRUE(compared.ok()) << compared.err;
   const Json rows = compared.json();
   ASSERT_EQ(rows.size(), 4u);
   EXPECT_TRUE(rows[0]["identical"]);
   EXPECT_LT(rows[1]["kl"].get<double>(), rows[2]["kl"].get<double>());
   EXPECT_GT(rows[1]["decode_tokens_per_second"].get<double>(), 0);
-  EXPECT_THAT(rows[3]["error"].get<std::string>(), HasSubstr("nonsense"));
+  EXPECT_THAT(rows[3]["error"].get<std::string>(), HasSubstr("size of at least"));
   EXPECT_GT(std::filesystem::file_size(page), 1000u);
 
+  // A name that nobody knows is refused before anything is read.
+  EXPECT_THAT(
+      mneme_run({"quantize", model_, "--compare", "Q8_0,nonsense", "--calibrate", "missing", "--text", text}).error(),
+      HasSubstr("found 'nonsense'"));
+  EXPECT_THAT(
+      mneme_run({"quantize", model_, folder_.file("x.gguf"), "--calibrate", "missing", "--format", "Q9"}).error(),
+      HasSubstr("found 'Q9'"));
+  EXPECT_THAT(mneme_run({"quantize", model_, folder_.file("x.gguf"), "--format", "BF16", "--calibrate", text,
+                         "--activations", "static"})
+                  .err,
+              HasSubstr("expected a format with blocks"));
   const std::string empty = folder_.file("empty.txt");
   write_file(empty, "");
   EXPECT_THAT(mneme_run({"quantize", model_, folder_.file("x.gguf"), "--calibrate", empty}).error(),
@@ -284,7 +295,8 @@ TEST_F(Stories, PerplexityOfItsOwnStyleIsLow) {
   EXPECT_NE(mneme_run({"eval", "ppl", model_, folder_.file("missing")}).error(), "");
 
   // In integers alone it is nearly as low.
-  std::vector<std::string> arguments = {"eval", "ppl", model_, file, "--window", "64", "--json", "--arithmetic", "integer"};
+  std::vector<std::string> arguments = {"eval", "ppl",    model_,         file,     "--window",
+                                        "64",   "--json", "--arithmetic", "integer"};
   for (const std::string& calibrate : {file, std::string("self")}) {
     std::vector<std::string> with = arguments;
     with.insert(with.end(), {"--calibrate", calibrate, "--calibration-tokens", "512"});
@@ -319,8 +331,8 @@ TEST_F(Stories, RoundsAtRandomAndCalibratesOnItself) {
               HasSubstr("expected no calibration"));
   EXPECT_THAT(write("d", {"-f", "Q4_1", "--pure", "--rounding", "stochastic"}).error(), HasSubstr("found none"));
 
-  const std::vector<std::string> itself = {"-f",     "Q4_0", "--method",             "gptq", "--calibrate",
-                                           "self", "--calibration-tokens", "512"};
+  const std::vector<std::string> itself = {
+      "-f", "Q4_0", "--method", "gptq", "--calibrate", "self", "--calibration-tokens", "512"};
   const Outcome zero_shot = write("e", itself);
   ASSERT_TRUE(zero_shot.ok()) << zero_shot.err;
   EXPECT_THAT(zero_shot.err, HasSubstr("512 tokens that the model made up; no user data was used"));
