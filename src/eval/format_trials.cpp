@@ -101,6 +101,20 @@ std::string FormatTrials::file(const std::string& recipe, QuantizeOptions how, s
   return path;
 }
 
+std::string FormatTrials::calibrated_file(const std::string& recipe) {
+  QuantizeOptions how;
+  how.calibration = &calibration_;
+  return file(recipe, how, recipe + "-calibrated");
+}
+
+QuantizeOptions FormatTrials::mixed_options(uint64_t size) const {
+  QuantizeOptions how;
+  how.calibration = &calibration_;
+  how.size = size;
+  how.candidates.push_back(DType::kBipolar2);
+  return how;
+}
+
 std::string FormatTrials::changed_file(const std::string& name, const std::string& recipe, const Change& change) {
   const std::string path = fmt::format("{}/{}.gguf", folder_, name);
   if (std::filesystem::exists(path)) return path;

@@ -42,6 +42,10 @@ class FormatTrials {
   /// The model, or another file `from`, quantised to a recipe's name with `how` (whose recipe and leave to lose are set
   /// here); `name` tells files apart and is that of the recipe when it is empty. Returns the path.
   std::string file(const std::string& recipe, QuantizeOptions how = {}, std::string name = {}, std::string from = {});
+  /// file() with scales that the calibration chooses.
+  std::string calibrated_file(const std::string& recipe);
+  /// For files of at most `size` bytes with a type for each matrix; calibrated, and BIPOLAR2 is among the types.
+  QuantizeOptions mixed_options(uint64_t size) const;
   /// The model with the matrices that a recipe stores in its base type changed instead, and kept as F32. The others are
   /// as the recipe stores them, so that this file and file(recipe) differ in nothing else.
   std::string changed_file(const std::string& name, const std::string& recipe, const Change& change);

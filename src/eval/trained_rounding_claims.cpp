@@ -7,12 +7,10 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
-#include <utility>
 
 #include "base/philox.h"
 #include "eval/format_trials.h"
 #include "eval/hessian_trace.h"
-#include "eval/sensitivity.h"
 #include "eval/trained_rounding.h"
 
 namespace mneme {
@@ -51,25 +49,11 @@ ClaimMeasurement learned_steps() {
           fmt::format("{:.3f} with learned steps, {:.3f} with those of the largest weight; {}", learned, fixed, kWhat)};
 }
 
-/// What gradients and what roundings say of the matrices of a model, on the part of its own text that is not scored.
-struct Sensitivities {
-  HessianTraces traces;
-  MeasuredLosses measured;
-};
-
-const Sensitivities& sensitivities_of(const std::string& path) {
-  static std::map<std::string, Sensitivities> all;
+const HessianTraces& traces_of(const std::string& path) {
+  static std::map<std::string, HessianTraces> all;
   if (const auto known = all.find(path); known != all.end()) return known->second;
-  FormatTrials& model = shared_trials(path);
-  Sensitivities out;
-  {
-    Ledger ledger;
-    out.traces = hessian_traces(path, model.read_text(), {}, {}, ledger, [](size_t, size_t) {});
-  }
   Ledger ledger;
-  const auto engine = model.load(path, ledger);
-  out.measured = measure_sensitivity(*engine, model.read_text(), DType::kBitMod3, {}, [](size_t, size_t) {});
-  return all[path] = std::move(out);
+  return all[path] = hessian_traces(path, shared_trials(path).read_text(), {}, {}, ledger, [](size_t, size_t) {});
 }
 
 /// Bits by traces of the Hessian in as many bytes as one type takes.
@@ -77,23 +61,13 @@ ClaimMeasurement by_traces(const std::string& uniform) {
   ClaimMeasurement out;
   for (const char* const path : {"models/pocket.gguf", "models/pocket-mini.gguf"}) {
     FormatTrials& model = shared_trials(path);
-    QuantizeOptions calibrated;
-    calibrated.calibration = &model.calibration();
-    const std::string plain = model.file(uniform, calibrated, uniform + "-calibrated");
-    QuantizeOptions mixed = calibrated;
-    mixed.size = std::filesystem::file_size(plain);
-    mixed.candidates.push_back(DType::kBipolar2);
-    const Sensitivities& known = sensitivities_of(path);
-    mixed.traces = &known.traces;
-    const double a = model.loss_of(model.file(uniform, mixed, uniform + "-mixed-by-trace"));
-    const double b = model.loss_of(plain);
-    mixed.traces = nullptr;
-    mixed.measured = &known.measured;
-    const double c = model.loss_of(model.file(uniform, mixed, uniform + "-mixed"));
+    const std::string plain = model.calibrated_file(uniform);
+    QuantizeOptions mixed = model.mixed_options(std::filesystem::file_size(plain));
+    mixed.traces = &traces_of(path);
+    const double a = model.loss_of(model.file(uniform, mixed, uniform + "-mixed-by-trace")), b = model.loss_of(plain);
     out.value = std::max(out.value, a / b);
-    out.how += fmt::format("{}{}: {:.4f} by traces ({:.4f} by measured sensitivities), {:.4f} in {}, {} KiB",
-                           out.how.empty() ? "" : "; ", std::filesystem::path(path).stem().string(), a, c, b, uniform,
-                           mixed.size / 1024);
+    out.how += fmt::format("{}{}: {:.4f} by traces, {:.4f} in {}, {} KiB", out.how.empty() ? "" : "; ",
+                           std::filesystem::path(path).stem().string(), a, b, uniform, mixed.size / 1024);
   }
   out.how += "; times the perplexity before, by KL divergence on text of its own";
   return out;

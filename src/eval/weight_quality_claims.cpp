@@ -194,10 +194,8 @@ ClaimMeasurement recall_at_three() {
 Found least_step(FormatTrials& model, const std::vector<std::string>& recipes) {
   Found out{0, ""};
   double before = 0;
-  QuantizeOptions how;
-  how.calibration = &model.calibration();
   for (const std::string& recipe : recipes) {
-    const double found = model.loss_of(model.file(recipe, how, recipe + "-calibrated"));
+    const double found = model.loss_of(model.calibrated_file(recipe));
     if (before > 0) out.value = out.value == 0 ? found / before : std::min(out.value, found / before);
     out.how += fmt::format("{}{} {:.4f}", out.how.empty() ? "" : ", ", recipe, found);
     before = found;
@@ -235,12 +233,8 @@ ClaimMeasurement dynamic_activations() {
 /// A choice of types in as many bytes as one type takes.
 ClaimMeasurement mixed_precision(const std::string& uniform) {
   return over_models(true, [&](FormatTrials& model) {
-    QuantizeOptions calibrated;
-    calibrated.calibration = &model.calibration();
-    const std::string plain = model.file(uniform, calibrated, uniform + "-calibrated");
-    QuantizeOptions mixed = calibrated;
-    mixed.size = std::filesystem::file_size(plain);
-    mixed.candidates.push_back(DType::kBipolar2);
+    const std::string plain = model.calibrated_file(uniform);
+    QuantizeOptions mixed = model.mixed_options(std::filesystem::file_size(plain));
     Ledger ledger;
     const auto engine = model.load(model.model(), ledger);
     const MeasuredLosses measured =
