@@ -105,8 +105,7 @@ std::string resolve_kv_auto(const KvAutoOptions& options) {
 }
 
 KvWatch::KvWatch(Engine& engine, const KvAutoOptions& options, bool in_session)
-    : engine_(engine),
-      options_(options),
+    : options_(options),
       in_session_(in_session),
       guard_(engine, {.bound = {options.bound, 0.95}, .window = kWindow}, !in_session) {}
 

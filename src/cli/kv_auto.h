@@ -31,7 +31,6 @@ class KvWatch {
   void after_answer(ChatSession& session);
 
  private:
-  Engine& engine_;
   KvAutoOptions options_;
   bool in_session_;
   KvGuard guard_;
