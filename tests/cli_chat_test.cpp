@@ -1,5 +1,6 @@
 // The chat that `mneme run MODEL` opens on a terminal.
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,7 +21,7 @@ TEST(Chat, AnswersAndObeysCommands) {
   if (!model) GTEST_SKIP() << "shared test data is missing";
   const TestFolder folder;
   TerminalProgram chat({"run", *model, "--template", folder.write("chat.jinja", kTemplate), "--temp", "0", "-n", "30",
-                        "--memory", "64M"});
+                        "--memory", kSmallMemory});
   ASSERT_TRUE(chat.wait_for("/help lists commands")) << chat.screen();
   ASSERT_TRUE(chat.wait_for("> ")) << chat.screen();
   chat.type("/help\n");
@@ -35,7 +36,8 @@ TEST(Chat, AnswersAndObeysCommands) {
   EXPECT_THAT(chat.screen(), ::testing::Not(HasSubstr("error:")));
   chat.type("/memory\n");
   EXPECT_TRUE(chat.wait_for("weights")) << chat.screen();
-  EXPECT_TRUE(chat.wait_for("of 64.0 MiB; resident")) << chat.screen();
+  EXPECT_TRUE(chat.wait_for(fmt::format("of {} MiB; resident", kSmallMemoryMiB == 64 ? "64.0" : "192")))
+      << chat.screen();
   chat.type("/undo\n/again\n");
   EXPECT_TRUE(chat.wait_for("error: [chat] there is no question to answer again")) << chat.screen();
   chat.type("/dance\n");

@@ -249,13 +249,13 @@ TEST_F(Stories, WrongUseIsOneLine) {
 }
 
 TEST_F(Stories, PlanAddsUp) {
-  const Outcome plan = mneme_run({"plan", model_, "--memory", "64M", "--json"});
+  const Outcome plan = mneme_run({"plan", model_, "--memory", kSmallMemory, "--json"});
   ASSERT_TRUE(plan.ok()) << plan.err;
   const Json json = plan.json();
   uint64_t sum = 0;
   for (const Json& row : json["rows"]) sum += row["bytes"].get<uint64_t>();
   EXPECT_EQ(json["total_bytes"], sum);
-  EXPECT_EQ(json["limit_bytes"], uint64_t{64} << 20);
+  EXPECT_EQ(json["limit_bytes"], kSmallMemoryMiB << 20);
   EXPECT_EQ(json["context"], 512);
   EXPECT_LE(sum, json["limit_bytes"].get<uint64_t>());
   EXPECT_GT(json["predicted_tokens_per_second"]["empty_context"], json["predicted_tokens_per_second"]["full_context"]);

@@ -30,7 +30,7 @@ std::string mini() {
 
 /// The answer to one question after a system message, greedy.
 std::string answer(const std::string& system, const std::string& question, const std::string& model = pocket()) {
-  const Outcome run = mneme_run({"run", model, "--system", system, "-p", question, "--temp", "0", "--memory", "64M"});
+  const Outcome run = mneme_run({"run", model, "--system", system, "-p", question, "--temp", "0", "--memory", kSmallMemory});
   EXPECT_TRUE(run.ok()) << run.err;
   return run.out;
 }
@@ -55,7 +55,7 @@ TEST(Pocket, KnownFactsAreAnsweredAndOthersAreNotInvented) {
 }
 
 TEST(Pocket, AFactToldInTheChatIsRememberedOverAStory) {
-  TerminalProgram chat({"run", pocket(), "--temp", "0", "--memory", "64M"});
+  TerminalProgram chat({"run", pocket(), "--temp", "0", "--memory", kSmallMemory});
   ASSERT_TRUE(chat.wait_for("> ")) << chat.screen();
   for (const char* line : {"My dog is called Brenko.\n", "Tell me a story.\n"}) {
     chat.type(line);
@@ -131,11 +131,11 @@ TEST(Pocket, AStackOfBlocksRunsInTheMemoryThereIs) {
   EXPECT_LT(fewer, all.json().at("stack_blocks").get<uint64_t>());
   EXPECT_THAT(mneme_run({"plan", stack, "--memory", "1M", "--context", "512"}).error(), HasSubstr("but the limit is"));
 
-  TerminalProgram chat({"run", stack, "--temp", "0", "--memory", "64M", "--context", "1024", "--batch", "64", "--system", kKnown});
+  TerminalProgram chat({"run", stack, "--temp", "0", "--memory", kSmallMemory, "--context", "1024", "--batch", "64", "--system", kKnown});
   ASSERT_TRUE(chat.wait_for("blocks, ")) << chat.screen();
   chat.type("/memory " + std::to_string(needed / 1000 - 1500) + "K\n");
   ASSERT_TRUE(chat.wait_for("shrunk 1 times")) << chat.screen();
-  chat.type("/memory 64M\n");
+  chat.type("/memory " + kSmallMemory + "\n");
   ASSERT_TRUE(chat.wait_for("grown 1 and shrunk 1 times")) << chat.screen();
   chat.type("What is the code of the safe?\n");
   EXPECT_TRUE(chat.wait_for("4711")) << chat.screen();

@@ -9,8 +9,13 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/test_sanitizer.h"
 
 namespace mneme {
+
+/// MiB in which small models run, more for programs with a sanitizer, and how --memory takes them.
+constexpr uint64_t kSmallMemoryMiB = kAddressSanitizer || kThreadSanitizer ? 192 : 64;
+inline const std::string kSmallMemory = std::to_string(kSmallMemoryMiB) + "M";
 
 /// The program under test: $MNEME_BINARY, or the one of this build.
 std::string program_path();

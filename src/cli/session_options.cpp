@@ -25,8 +25,9 @@ PageServer::Options parse_server(const std::string& address) {
   } else {
     int port = 0;
     const char* const end = address.data() + address.size();
-    const auto [stop, error] = std::from_chars(address.data() + colon + 1, end, port);
-    if (colon == std::string::npos || colon == 0 || error != std::errc() || stop != end || port < 1 || port > 65535) {
+    const char* const digits = colon == std::string::npos ? end : address.data() + colon + 1;
+    const auto [stop, error] = std::from_chars(digits, end, port);
+    if (colon == 0 || error != std::errc() || stop != end || port < 1 || port > 65535) {
       fail(ErrorCode::kInvalidArgument, "[--redis] expected HOST:PORT or the path of a socket, found '{}'",
            brief_text(address));
     }
