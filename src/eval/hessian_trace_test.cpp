@@ -10,8 +10,8 @@
 #include "base/philox.h"
 #include "base/test_data.h"
 #include "base/test_error.h"
+#include "eval/trace_example.h"
 #include "train/optim/optimizer.h"
-#include "train/test_batch.h"
 #include "weights/gguf_test_bytes.h"
 #include "weights/gguf_writer.h"
 #include "weights/model_file.h"
@@ -21,73 +21,11 @@ namespace {
 
 using namespace train;
 
-LlamaSizes tiny_sizes() {
-  LlamaSizes sizes;
-  sizes.vocabulary = 13;
-  sizes.width = 8;
-  sizes.n_layers = 2;
-  sizes.n_heads = 2;
-  sizes.n_kv_heads = 1;
-  sizes.ffn_width = 12;
-  sizes.context = 16;
-  return sizes;
-}
-
-/// A tiny model with large weights and a batch.
-template <typename T>
-struct Tiny {
-  explicit Tiny() : model(ledger, tiny_sizes(), GemmFormat::kFull), data(13, {0, 7, 20}, 3) {
-    model.initialise(3);
-    for (auto& p : model.parameters().all()) {
-      for (size_t i = 0; i < p.size(); ++i) p.value[i] *= p.role == Role::kNorm ? T{1} : T{12};
-    }
-    executor = std::make_unique<Executor<T>>(ledger, model.program(), model.parameter_list());
-  }
-  /// Descends until most of the loss is gone: there the Hessian is nearly positive, as that of a trained model.
-  void descend(size_t n_steps, T rate) {
-    for (size_t step = 0; step < n_steps; ++step) {
-      model.parameters().start_step();
-      executor->train(data.view());
-      for (auto& p : model.parameters().all()) {
-        for (size_t i = 0; i < p.size(); ++i) p.value[i] -= rate * p.grad[i];
-      }
-    }
-  }
-  std::map<std::string, TraceEstimate> estimate(const TraceOptions& options) {
-    const std::vector<Batch> batches = {data.view()};
-    return estimate_traces<T>(ledger, model, *executor, batches, options, [](size_t, size_t) {});
-  }
-
-  Ledger ledger;
-  LlamaModel<T> model;
-  RandomBatch data;
-  std::unique_ptr<Executor<T>> executor;
-};
-
-/// Mean of the diagonal of the Hessian of a matrix, one finite difference of gradients a weight.
-double exact_mean(Tiny<double>& net, Parameter<double>& p) {
-  constexpr double kStep = 1e-5;
-  double sum = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    const double saved = p.value[i];
-    double gradient[2];
-    for (const int side : {0, 1}) {
-      p.value[i] = saved + (side == 0 ? kStep : -kStep);
-      net.model.parameters().start_step();
-      net.executor->train(net.data.view());
-      gradient[side] = p.grad[i];
-    }
-    p.value[i] = saved;
-    sum += (gradient[0] - gradient[1]) / (2 * kStep);
-  }
-  return sum / static_cast<double>(p.size());
-}
-
 /// The estimate of each matrix is within a tenth of the exact trace of its block, or, where traces of other matrices
 /// drown it, within four of the standard errors that it states.
 TEST(HessianTrace, IsNearTheExactTrace) {
   set_n_threads(1);  // products of a few values
-  Tiny<double> net;
+  TraceExample<double> net;
   net.descend(2000, 0.1);
   const std::vector<double> before(net.model.parameters().all().front().value,
                                    net.model.parameters().all().front().value + 13 * 8);
@@ -100,11 +38,12 @@ TEST(HessianTrace, IsNearTheExactTrace) {
   double all = 0, all_found = 0;
   for (Parameter<double>& p : net.model.parameters().all()) {
     if (!p.is_matrix()) continue;
-    const double exact = exact_mean(net, p);
+    const auto n = static_cast<double>(p.size());
+    const double exact = net.exact_trace(p) / n;
     const TraceEstimate& estimate = found.at(p.name);
     EXPECT_LT(std::abs(estimate.mean - exact), std::max(0.1 * std::abs(exact), 4 * estimate.error)) << p.name;
-    all += exact * static_cast<double>(p.size());
-    all_found += estimate.mean * static_cast<double>(p.size());
+    all += exact * n;
+    all_found += estimate.mean * n;
   }
   EXPECT_NEAR(all_found, all, 0.05 * std::abs(all));
 }

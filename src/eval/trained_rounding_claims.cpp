@@ -8,9 +8,8 @@
 #include <filesystem>
 #include <map>
 
-#include "base/philox.h"
 #include "eval/format_trials.h"
-#include "eval/hessian_trace.h"
+#include "eval/trace_example.h"
 #include "eval/trained_rounding.h"
 
 namespace mneme {
@@ -75,58 +74,16 @@ ClaimMeasurement by_traces(const std::string& uniform) {
 
 /// A tiny net after some descent, whose Hessian can be had weight by weight.
 ClaimMeasurement trace_error() {
-  using namespace train;
-  LlamaSizes sizes;
-  sizes.vocabulary = 13;
-  sizes.width = 8;
-  sizes.n_layers = 2;
-  sizes.n_heads = 2;
-  sizes.n_kv_heads = 1;
-  sizes.ffn_width = 12;
-  sizes.context = 16;
-  Ledger ledger;
-  LlamaModel<double> model(ledger, sizes, GemmFormat::kFull);
-  model.initialise(3);
-  Executor<double> executor(ledger, model.program(), model.parameter_list());
-  std::vector<int32_t> tokens, targets;
-  PhiloxStream random(4);
-  for (size_t i = 0; i < 16; ++i) tokens.push_back(static_cast<int32_t>(random.next_below(13)));
-  for (size_t i = 0; i < 16; ++i) targets.push_back(static_cast<int32_t>(random.next_below(13)));
-  const std::vector<float> weights(16, 1.0f);
-  const std::vector<uint32_t> starts = {0, 16};
-  const std::vector<train::Batch> batches = {{tokens, targets, weights, starts, 1.0 / 16}};
-  const auto gradients = [&] {
-    model.parameters().start_step();
-    executor.train(batches.front());
-  };
-  for (Parameter<double>& p : model.parameters().all()) {
-    for (size_t i = 0; i < p.size(); ++i) p.value[i] *= p.role == Role::kNorm ? 1 : 12;
-  }
-  for (size_t step = 0; step < 2000; ++step) {
-    gradients();
-    for (Parameter<double>& p : model.parameters().all()) {
-      for (size_t i = 0; i < p.size(); ++i) p.value[i] -= 0.1 * p.grad[i];
-    }
-  }
+  TraceExample<double> net;
+  net.descend(2000, 0.1);
   TraceOptions options;
   options.probes = 2000;
   options.step = 1e-4;
-  const auto found = estimate_traces<double>(ledger, model, executor, batches, options, [](size_t, size_t) {});
+  const auto found = net.estimate(options);
   double all = 0, all_exact = 0, worst = 0;
-  for (Parameter<double>& p : model.parameters().all()) {
+  for (train::Parameter<double>& p : net.model.parameters().all()) {
     if (!p.is_matrix()) continue;
-    constexpr double kStep = 1e-5;
-    double exact = 0;
-    for (size_t i = 0; i < p.size(); ++i) {
-      const double saved = p.value[i];
-      p.value[i] = saved + kStep;
-      gradients();
-      exact += p.grad[i] / (2 * kStep);
-      p.value[i] = saved - kStep;
-      gradients();
-      exact -= p.grad[i] / (2 * kStep);
-      p.value[i] = saved;
-    }
+    const double exact = net.exact_trace(p);
     const double estimate = found.at(p.name).mean * static_cast<double>(p.size());
     worst = std::max(worst, std::abs(estimate - exact) / std::abs(exact));
     all += estimate;

@@ -9,7 +9,7 @@
 
 namespace mneme::train {
 
-/// For tests: packed sequences with random ids, targets and weights, a quarter of the positions unlabelled.
+/// For tests and examples: packed sequences with random ids, targets and weights, a quarter of the positions unlabelled.
 struct RandomBatch {
   RandomBatch(size_t vocabulary, std::vector<uint32_t> boundaries, uint64_t seed) : starts(std::move(boundaries)) {
     PhiloxStream random(seed);

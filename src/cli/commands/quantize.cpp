@@ -221,8 +221,11 @@ void quantize(const Options& options, const GlobalOptions& global) {
     if (options.comparison.text.empty())
       fail(ErrorCode::kInvalidArgument, "[quantize] expected a text to compare on: --text FILE");
     for (const std::string& form : split_commas(options.compare)) {
-      if (find_quant_recipe(form) != nullptr) continue;
-      std::isdigit(static_cast<unsigned char>(form.front())) != 0 ? void(parse_byte_size(form)) : void(recipe_of(form));
+      if (std::isdigit(static_cast<unsigned char>(form.front())) != 0) {
+        parse_byte_size(form);
+      } else {
+        recipe_of(form);
+      }
     }
   }
   TextStatistics text;
